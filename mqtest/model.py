@@ -1,0 +1,239 @@
+"""The records that everything else passes around, and the enums of the vocabulary. Imports nothing of ours.
+
+Rules: all records are frozen; times are CLOCK_MONOTONIC in ns (`…_ns`) or durations in s (`…_s`); an absent
+figure is None, never 0. A message is named by (producer, seq). A place is a partition (Kafka) or a queue
+(RabbitMQ, RocketMQ), numbered from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag, StrEnum
+from typing import NamedTuple
+
+Value = str | int | float | bool
+"""A setting as it stands in TOML."""
+
+RUNNER = 2**32 - 2
+"""The producer number of the runner itself: its fences and probes are in no figure."""
+NOBODY = 2**32 - 1
+"""The producer number of a corrupt receipt."""
+
+
+class Kind(StrEnum):
+    """What reading does: in a `log` nothing; in a `queue` reading and acknowledging removes."""
+
+    LOG = "log"
+    QUEUE = "queue"
+
+
+class Outcome(IntEnum):
+    """What the client said of one send. Anything not proven absent from the broker is UNKNOWN."""
+
+    NONE = 0
+    ACKED = 1
+    DEGRADED = 2
+    """stored, but the durability that was asked for was not reached in time (RocketMQ)"""
+    REFUSED = 3
+    """provably not stored"""
+    UNKNOWN = 4
+    RETURNED = 5
+    """RabbitMQ basic.return: no queue took it; wins over the ack that follows"""
+
+
+class Flag(IntFlag):
+    """Flags of a receipt."""
+
+    REDELIVERED = 1
+    CORRUPT = 2
+    FOREIGN = 4
+
+
+class Verdict(StrEnum):
+    """Of a cell; design rules in verdict.py."""
+
+    KEPT = "kept"
+    LOST_AS_DOCUMENTED = "lost-as-documented"
+    BROKEN = "broken"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    INVALID = "invalid"
+
+
+class Duplicates(StrEnum):
+    """Which duplicates a profile's promise allows."""
+
+    NONE = "none"
+    REDELIVERED = "redelivered"
+    """flagged by the broker, or a position of a log read again"""
+    ANY = "any"
+
+
+class Order(StrEnum):
+    """Whether a profile promises order per producer and place."""
+
+    PLACE = "place"
+    NONE = "none"
+
+
+class Consume(StrEnum):
+    """When the consumers of a cell run."""
+
+    AFTER_HEAL = "after-heal"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a profile promises. `survives` lists faults as `action:target` ("none" for no fault), a composed one
+    joined by `+`; acknowledged messages survive exactly those."""
+
+    survives: tuple[str, ...]
+    duplicates: Duplicates
+    order: Order
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A named set of settings of one broker and its client, in their own keys."""
+
+    broker: str
+    name: str
+    about: str
+    client: str
+    kind: Kind
+    acknowledged: bool
+    promise: Promise
+    settings: Mapping[str, Mapping[str, Value]]
+    """table -> key -> value. Tables: `broker` (every node's configuration file), `topic` (topic configs or queue
+    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`)."""
+
+    @property
+    def path(self) -> str:
+        """`broker/name`, as scenarios and the command line write it."""
+        return f"{self.broker}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One action on one target. `str()` gives `action:target`, or `none`."""
+
+    action: str
+    target: str
+
+    def __str__(self) -> str:
+        return self.action if self.action == "none" else f"{self.action}:{self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What the producers and consumers of one cell do."""
+
+    producers: int = 1
+    consumers: int = 1
+    consume: Consume = Consume.AFTER_HEAL
+    rate_per_s: float | None = 2000.0
+    """all producers together, open loop; None: a closed loop that keeps `window` sends in flight"""
+    window: int = 5000
+    """most sends of one producer that are handed over and not settled"""
+    size_bytes: int = 512
+    places: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phases:
+    """Durations and bounds of one cell, in seconds."""
+
+    warm_up_s: float = 2.0
+    steady_s: float = 5.0
+    hold_s: float = 6.0
+    """from `injected` until the heal begins"""
+    after_s: float = 3.0
+    """load goes on for so long after the recovery"""
+    recover_s: float = 120.0
+    """at most, from `healed` until every replica is back in sync"""
+    settle_s: float = 30.0
+    """at most, for open sends to settle once nothing more is sent"""
+    drain_s: float = 60.0
+    audit_s: float = 120.0
+    up_s: float = 180.0
+    """at most, from compose up until the cluster is ready"""
+    sync_before_fault_s: float | None = None
+    """flush the nodes' disks so long before the fault: a power cut then leaves part of the load on disk"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One profile x one fault x one repeat: brought up fresh, run, judged, taken down."""
+
+    id: str
+    """folder name, such as `003-kafka-acks-all-power-cut-all-1`"""
+    index: int
+    profile: Profile
+    fault: Fault
+    repeat: int
+    seed: int
+    nodes: int
+    workload: Workload
+    phases: Phases
+    floor: int
+    """fewer acked messages than this: the cell is `invalid`"""
+    fs: str
+    """ext4 or xfs"""
+    disk_mb: int
+    version: str
+    """of the broker"""
+    must_lose: bool = False
+    """the scenario says that some profile must lose under this fault; the report says so where none did"""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One container (or process) of a cluster. `role` is `broker`, or `coordinator` (a name server, a controller)."""
+
+    name: str
+    address: str
+    """the IP that host and peers reach it at; for `memory` the path of a local socket"""
+    role: str = "broker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """All that a client needs to talk to a cluster; travels as JSON to the worker processes."""
+
+    broker: str
+    client: str
+    kind: Kind
+    acknowledged: bool
+    addresses: tuple[str, ...]
+    """host:port of every node that a client may bootstrap from (RocketMQ: the name servers)"""
+    topic: str
+    """RabbitMQ: place p is the queue `<topic>-<p>`"""
+    places: int
+    group: str
+    """the cell's one consumer group"""
+    producer: Mapping[str, Value]
+    consumer: Mapping[str, Value]
+    topic_settings: Mapping[str, Value] = field(default_factory=dict)
+
+
+class Delivery(NamedTuple):
+    """One message as a consumer or the audit got it."""
+
+    place: int
+    offset: int
+    """log position (log), delivery tag (queue)"""
+    body: bytes
+    redelivered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check says. `count` None: not measured. At most 20 `examples`, each one line."""
+
+    check: str
+    count: int | None
+    numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    examples: tuple[str, ...] = ()

@@ -1,0 +1,65 @@
+"""TOML files → frozen dataclasses. A rejection is one line with file, key, and what is allowed.
+
+Keys are checked here, recursively, because a misspelt key must never be ignored; types are converted by msgspec.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from mqtest.errors import UsageError
+
+T = TypeVar("T")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; raises UsageError, with the line of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def convert(table: Mapping[str, Any], kind: type[T], path: Path, at: str = "") -> T:
+    """`table` as the dataclass `kind`; `at` is where the table stands in the file ("" for its top level)."""
+    _check_keys(table, kind, path, at)
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = re.sub(r"^\.", "", where.rstrip("`"))
+        missing = re.match(r"Object missing required field `(\w+)`", what)
+        if missing:
+            raise UsageError(f"{path}: {_join(at, _join(key, missing[1]))} is missing") from error
+        raise UsageError(f"{path}: {_join(at, key)}: {what[0].lower()}{what[1:].replace('`', '')}") from error
+
+
+def unknown(what: str, name: str, allowed: list[str]) -> str:
+    """The text for a name that is not in a set: what it is close to, and what is allowed."""
+    close = difflib.get_close_matches(name, allowed, 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{what} {name!r} is not known{hint}; allowed: {', '.join(allowed)}"
+
+
+def _check_keys(table: Mapping[str, Any], kind: type, path: Path, at: str) -> None:
+    allowed = [f.name for f in fields(kind)]
+    hints = get_type_hints(kind)
+    for key, value in table.items():
+        if key not in allowed:
+            raise UsageError(f"{path}: {unknown('key', _join(at, key), [_join(at, a) for a in allowed])}")
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _check_keys(value, hints[key], path, _join(at, key))
+
+
+def _join(at: str, key: str) -> str:
+    return f"{at}.{key}" if at and key else at or key
