@@ -1,0 +1,81 @@
+"""What mqtest must be able to ask of a broker: the protocol Broker, and the table of brokers.
+
+A broker is one module here and one folder in compose/. The module has `environment` (how a profile becomes the
+variables of compose.yaml), `TARGETS` (whom a fault can hit) and `connect`. It brings the cluster ready, finds the
+leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do. Every
+call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from mqtest.errors import UsageError
+from mqtest.model import Node, Profile, Wiring
+
+TOPIC = "mqtest"
+
+
+class Broker(Protocol):
+    """One running cluster of one cell. Constructed before the nodes answer; `await_nodes` comes first."""
+
+    def await_nodes(self, timeout_s: float) -> None:
+        """Until every node is up and has joined, by the broker's own word."""
+
+    def create_places(self) -> None:
+        """Make the topic or queues of the cell, with the profile's `topic` settings, one replica on every node
+        (where the profile replicates)."""
+
+    def await_ready(self, timeout_s: float) -> None:
+        """Until every place has a leader, and every replica is in sync and known to the broker (full ISR, all
+        members online, full SyncStateSet, topic on every replica). Used after bring-up and after a heal."""
+
+    def version(self) -> str:
+        """The broker's own word."""
+
+    def effective(self) -> Mapping[str, str]:
+        """The settings in force, read back from the broker, as `table.key` -> text (`broker.…`, `topic.…`); at
+        least every key of the profile's broker and topic tables. Raises SettingError, which names the setting,
+        when one did not take on some node."""
+
+    def leader(self, place: int) -> str | None:
+        """Name of the node that leads the place (RabbitMQ classic: hosts it), or None while there is none."""
+
+    def remaining(self, positions: Mapping[int, int]) -> int:
+        """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
+        read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
+
+    def wiring(self) -> Wiring:
+        """What clients need."""
+
+    def close(self) -> None:
+        """Drop admin connections."""
+
+
+class BrokerModule(Protocol):
+    """A module of this package."""
+
+    TARGETS: Sequence[str]
+
+    def environment(self, profile: Profile, nodes: int) -> Mapping[str, str]:
+        """Variables for compose.yaml that carry the profile's settings."""
+
+    def connect(self, profile: Profile, nodes: Sequence[Node], places: int) -> Broker:
+        """A driver for the cluster made of these nodes."""
+
+
+BROKERS: Mapping[str, str] = {
+    "memory": "mqtest.brokers.memory",
+    "kafka": "mqtest.brokers.kafka",
+    "rabbitmq": "mqtest.brokers.rabbitmq",
+    "rocketmq": "mqtest.brokers.rocketmq",
+}
+
+
+def broker_module(name: str) -> BrokerModule:
+    """The module of that broker; raises UsageError when there is none."""
+    if name not in BROKERS:
+        raise UsageError(f"broker {name!r} is not known: one of {', '.join(BROKERS)}")
+    return cast("BrokerModule", importlib.import_module(BROKERS[name]))

@@ -1,0 +1,112 @@
+"""What a client library must offer to be driven: the protocols Producer and Consumer, and the table of clients.
+
+A client is one module here with two functions, `open_producer` and `open_consumer` (and `open_reader` for the
+audit, where the client can read back), imported only when it is used. Rules that every client keeps:
+- One object is one connection (or one native client). It never reconnects and never retries by our hand: when it
+  is beyond use it says so in `failed`, the worker closes it and opens another with the next epoch. That logic
+  stands in one place, the worker's loop. (A native client that reconnects inside itself, as librdkafka, may.)
+- Single-threaded from outside: `settle` is called only inside `send`, `poll` and `close`. Nothing of ours blocks
+  longer than the given timeout; opening is bounded by `OPEN_TIMEOUT_S`.
+- Outcomes follow the table in the design: anything not proven absent is UNKNOWN.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, cast
+
+from mqtest.errors import MqtestError, UsageError
+from mqtest.model import Delivery, Outcome, Wiring
+
+OPEN_TIMEOUT_S = 5.0
+
+Settle = Callable[[int, Outcome, int, int], None]
+"""settle(seq, outcome, offset, place): offset and place -1 where the broker did not say. May be called again for
+one seq when a late answer arrives; the ledger keeps the rule that UNKNOWN may become ACKED or DEGRADED."""
+
+
+class ClientError(MqtestError):
+    """A client could not be opened, or failed; the worker tries again."""
+
+
+class Producer(Protocol):
+    """Sends messages; see the module's rules."""
+
+    @property
+    def failed(self) -> str | None:
+        """Why this object is beyond use (connection lost, fatal error), else None."""
+
+    @property
+    def blocked(self) -> bool:
+        """True while the broker or the client takes no more for now (connection.blocked, full local queue)."""
+
+    def send(self, seq: int, place: int, body: bytes) -> bool:
+        """Hand one message over, without waiting. False: nothing left the process, try again after a poll.
+
+        A refusal that proves that nothing was stored is reported through settle(seq, REFUSED, -1, place) and True.
+        """
+
+    def poll(self, timeout_s: float) -> None:
+        """Do I/O and call `settle` for what was answered; returns after timeout_s at the latest, earlier when
+        something happened. With 0: only what can be done at once."""
+
+    def close(self, timeout_s: float) -> None:
+        """Settle what is already answered, then drop the connection. What stays open is not settled."""
+
+
+class Consumer(Protocol):
+    """Receives messages, of all places unless it was opened for some."""
+
+    @property
+    def failed(self) -> str | None:
+        """Why this object is beyond use, else None."""
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        """What has arrived; empty after timeout_s. Corrupt bodies are handed on as they are."""
+
+    def ack(self) -> None:
+        """Acknowledge (queue) or commit (log) everything that poll returned so far; called only after the
+        receipts are in the ledger."""
+
+    def close(self, timeout_s: float) -> None:
+        """Leave; what was not acknowledged goes back to the broker."""
+
+
+class Reader(Consumer, Protocol):
+    """The audit's consumer: no group; a log from its very start, a queue as the only consumer left."""
+
+    def starts(self) -> Mapping[int, int]:
+        """Log: first position that each place still has, by the broker's own word. Queue: 0 for each."""
+
+
+class Client(Protocol):
+    """A module of this package."""
+
+    def open_producer(self, wiring: Wiring, settle: Settle, number: int, epoch: int) -> Producer:
+        """Connect producer `number`; raises ClientError within OPEN_TIMEOUT_S."""
+
+    def open_consumer(self, wiring: Wiring, number: int, epoch: int, consumers: int) -> Consumer:
+        """Connect consumer `number` of `consumers` in group wiring.group; raises ClientError."""
+
+    def open_reader(self, wiring: Wiring, places: Sequence[int]) -> Reader:
+        """Open the audit of these places; raises ClientError."""
+
+
+CLIENTS: Mapping[str, str] = {
+    "memory": "mqtest.clients.memory",
+    "confluent": "mqtest.clients.confluent",
+    "pika": "mqtest.clients.pika",
+    "rocketmq-wire": "mqtest.clients.rocketmq_wire",
+    "rocketmq-client-python": "mqtest.clients.rocketmq_native",
+}
+
+
+def client(name: str) -> Client:
+    """The client module of that name; raises UsageError when there is none or its library is missing."""
+    if name not in CLIENTS:
+        raise UsageError(f"client {name!r} is not known: one of {', '.join(CLIENTS)}")
+    try:
+        return cast("Client", importlib.import_module(CLIENTS[name]))
+    except ImportError as error:
+        raise UsageError(f"client {name!r} cannot be imported: {error}") from error

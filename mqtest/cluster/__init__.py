@@ -1,0 +1,77 @@
+"""The nodes of one cell and what can be done to them: the protocol Cluster.
+
+Only this package touches Docker. Two things implement the protocol: `ComposeCluster` (compose.py: containers with a
+loop disk each) and `MemoryCluster` (brokers/memory.py: a local process). Every action takes node names, hits them
+together, is idempotent where undone, and returns its evidence as a plain dict of JSON values; faults.py composes
+them into faults with an undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from mqtest.model import Node
+
+Evidence = dict[str, Any]
+"""Empty: it did not bite."""
+
+
+class Cluster(Protocol):
+    """A running cluster; `nodes` has every container, name servers and controllers included."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes."""
+
+    @property
+    def image(self) -> Mapping[str, str]:
+        """`tag`, `id`, `origin` of the image that the brokers run."""
+
+    def sync(self) -> None:
+        """Flush every node's own disk (never the host's)."""
+
+    def kill(self, names: Sequence[str]) -> Evidence:
+        """SIGKILL, all at once; evidence: `exit_code` of each (137)."""
+
+    def stop(self, names: Sequence[str], grace_s: float = 30.0) -> Evidence:
+        """SIGTERM, then SIGKILL after the grace; evidence: exit codes."""
+
+    def start(self, names: Sequence[str]) -> None:
+        """Start again what does not run; the same disk."""
+
+    def pause(self, names: Sequence[str]) -> Evidence:
+        """Freeze every process of the node; evidence: the state that the engine reports."""
+
+    def unpause(self, names: Sequence[str]) -> None:
+        """Thaw what is frozen."""
+
+    def cut_power(self, names: Sequence[str]) -> Evidence:
+        """Silence, death and forgetting disks, all nodes at once. Evidence: `silence_ns`, `killed_ns`, `cut_ns`
+        (CLOCK_MONOTONIC), `spread_ms`; what was forgotten shows only in `forgotten`."""
+
+    def forgotten(self, names: Sequence[str]) -> Evidence:
+        """After the nodes run again: which of the two witness files (synced, unsynced) each disk has. Empty when
+        any disk remembered its unsynced bytes."""
+
+    def isolate(self, names: Sequence[str], peers: Sequence[str]) -> Evidence:
+        """Drop all packets between `names` and `peers`, both ways; clients stay attached. Evidence: rules."""
+
+    def rejoin(self) -> Evidence:
+        """Remove exactly the rules that isolate added. Evidence: packets dropped by each node's rules."""
+
+    def exited(self) -> Mapping[str, int]:
+        """Nodes that do not run now, with their exit codes."""
+
+    def whole(self) -> str | None:
+        """None when disks, network and engine are proven whole; else what is not."""
+
+    def save_logs(self, folder: Path) -> None:
+        """Write `<node>.log` for every node."""
+
+    def usage(self) -> Mapping[str, Mapping[str, float]]:
+        """CPU seconds and bytes of memory of every node so far."""
+
+    def down(self) -> None:
+        """Remove everything that this cluster brought; idempotent."""

@@ -1,0 +1,102 @@
+"""Scenarios: every rejection is one line with file, key and what is allowed; the shipped ones load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mqtest import paths
+from mqtest.errors import UsageError
+from mqtest.model import Consume, Fault
+from mqtest.plan import plan
+from mqtest.scenario import load, locate
+
+GOOD = """
+title = "t"
+question = "q?"
+profiles = ["memory/log-safe"]
+faults = ["none", "kill:leader"]
+nodes = 1
+[workload]
+rate_per_s = 100
+[phases]
+steady_s = 1
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "x.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_one(tmp_path: Path) -> None:
+    scenario = load(write(tmp_path, GOOD))
+    assert [p.path for p in scenario.profiles] == ["memory/log-safe"]
+    assert scenario.faults == (Fault("none", ""), Fault("kill", "leader"))
+    assert scenario.workload.rate_per_s == 100
+    assert scenario.workload.consume is Consume.AFTER_HEAL
+    assert scenario.versions == {"memory": "embedded"}
+
+
+def test_closed_loop_has_no_rate(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "closed_loop = true" + GOOD)).workload.rate_per_s is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('title = "t"', "", "title is missing"),
+        ('title = "t"', "titel = 1", "key 'titel' is not known (did you mean 'title'?)"),
+        ("rate_per_s = 100", "rate_per_s = 0", "workload.rate_per_s: must be above 0"),
+        ("rate_per_s = 100", "rate_per_s = -5", "workload.rate_per_s: must be above 0"),
+        ("rate_per_s = 100", 'rate_per_s = "fast"', "workload.rate_per_s: expected"),
+        ("rate_per_s = 100", "rate_s = 100", "key 'workload.rate_s' is not known"),
+        ("rate_per_s = 100", "size_bytes = 10", "workload.size_bytes: must be 64 to 1048576"),
+        ("rate_per_s = 100", 'consume = "never"', "workload.consume"),
+        ('"memory/log-safe"', '"memory/log-saef"', "profile 'memory/log-saef' is not known (did you mean"),
+        ('"memory/log-safe"', '"kafak/x"', "broker 'kafak' is not known (did you mean 'kafka'?)"),
+        ('["memory/log-safe"]', "[]", "profiles: must not be empty"),
+        ('"kill:leader"', '"kil:leader"', "fault 'kil' is not known (did you mean 'kill'?)"),
+        ('"kill:leader"', '"kill:leadr"', "fault 'kill:leadr' cannot have the target 'leadr'; allowed: kill:leader"),
+        ('"kill:leader"', '"kill"', "cannot have the target ''"),
+        ('"kill:leader"', '"none:leader"', "cannot have the target 'leader'; allowed: none"),
+        ('"kill:leader"', '"partition:leader"', "memory cannot have 'partition'"),
+        ('"kill:leader"', '"none"', "faults: none stands twice"),
+        ("nodes = 1", "nodes = 0", "nodes: must be at least 1"),
+        ("nodes = 1", 'must_lose = ["kill:all"]', "must_lose: kill:all is not among the scenario's faults"),
+        ("nodes = 1", 'fs = "ntfs"', "fs: filesystem 'ntfs' is not known; allowed: ext4, xfs"),
+        ("nodes = 1", 'version = { kafka = "4" }', "version.kafka: no profile of that broker"),
+        ("steady_s = 1", "steady_s = 0", "phases.steady_s: must be above 0"),
+        ("steady_s = 1", "hold_s = -1", "phases.hold_s: must not be negative"),
+        ("steady_s = 1", "steady_s = 1\nsync_before_fault_s = 2", "phases.sync_before_fault_s"),
+        ("nodes = 1", "nodes = = 1", "line 6"),
+    ],
+)
+def test_rejections_name_file_and_key(tmp_path: Path, before: str, after: str, message: str) -> None:
+    assert before in GOOD
+    path = write(tmp_path, GOOD.replace(before, after))
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_lists_the_shipped_ones() -> None:
+    with pytest.raises(UsageError, match=r"no such scenario file; shipped ones: .*first-look"):
+        locate("nowhere")
+
+
+def test_a_shipped_one_is_found_by_name() -> None:
+    assert locate("first-look") == paths.scenarios() / "first-look.toml"
+
+
+@pytest.mark.parametrize("path", sorted(paths.scenarios().glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_scenarios_load_and_plan(path: Path) -> None:
+    scenario = load(path)
+    cells = plan(scenario).cells
+    assert len(cells) == len(scenario.profiles) * len(scenario.faults) * scenario.repeats
+    head = path.read_text().splitlines()[0]
+    assert head.startswith(f"# {len(cells)} cells, "), "its cells and time stand in its head"
