@@ -1,0 +1,163 @@
+"""The cells of a run, one after the other, each in a folder of its own; what an interrupted run leaves is whole.
+
+    results/<utc>-<scenario>/run.json                what was asked; `planned`: ids of all cells
+                             lock                     held while the run lives
+                             cells/<id>/              cell.json, ledger/, logs/ (see ledger.py)
+                             aborted/<id>-<n>/        cells that a stopped run did not finish, kept by --resume
+A cell is finished when its cell.json says so. The phases of one cell are in cell_run.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from mqtest import __version__, host
+from mqtest.brokers import broker_module
+from mqtest.cell_run import CellRun
+from mqtest.errors import UsageError
+from mqtest.judge import judge
+from mqtest.ledger import read_cell
+from mqtest.locks import RunLock
+from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
+from mqtest.nodes import bring_up
+from mqtest.plan import Plan, expected_s
+from mqtest.profile import image_version
+from mqtest.scenario import Scenario
+from mqtest.watch import Watch
+
+RUN_FILE = "run.json"
+
+
+def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Path | None, watch: Watch) -> Path:
+    """Run all cells of a plan that are not finished yet; returns the run's folder.
+
+    A cell that fails is recorded and the run goes on; an EngineError ends it. On Ctrl-C or SIGTERM the cell heals, the
+    cluster is removed, and KeyboardInterrupt is raised again.
+    """
+    run_dir = resume or _new_run_dir(results, scenario)
+    with RunLock(run_dir.name), _interrupts(watch):
+        if resume is None:
+            _write_run(run_dir, scenario, plan)
+        todo = _unfinished(run_dir, plan.cells)
+        watch.run_planned(todo, sum(expected_s(c) for c in todo), plan.disk_mb)
+        watch.run_opened(run_dir)
+        try:
+            for number, cell in enumerate(todo, 1):
+                watch.cell_started(cell, number, len(todo))
+                folder = run_dir / "cells" / cell.id
+                CellRun(run_dir.name, cell, folder, keep=keep, watch=watch).run()
+                watch.cell_judged(cell.id, judge(folder).row)
+        finally:
+            watch.run_ended()
+    return run_dir
+
+
+def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[Node, ...]:
+    """Leave a cluster of this profile running, with its places made; `mqtest down` removes it."""
+    name = f"up-{profile.broker}-{time.strftime('%H%M%S')}"
+    cell = Cell(
+        id=name,
+        index=0,
+        profile=profile,
+        fault=Fault("none", ""),
+        repeat=1,
+        seed=0,
+        nodes=nodes,
+        workload=Workload(),
+        phases=Phases(),
+        floor=1,
+        fs="ext4",
+        disk_mb=4096,
+        version=image_version(profile.broker),
+    )
+    cluster = bring_up(cell, name, Path.cwd() / name, progress)
+    try:
+        broker = broker_module(profile.broker).connect(profile, cluster.nodes, cell.workload.places)
+        progress("waiting for the nodes")
+        broker.await_nodes(cell.phases.up_s)
+        broker.create_places()
+        broker.await_ready(cell.phases.up_s)
+        broker.close()
+    except BaseException:
+        cluster.down()
+        raise
+    return cluster.nodes
+
+
+def _new_run_dir(results: Path, scenario: Scenario) -> Path:
+    slug = re.sub(r"[^a-z0-9-]+", "-", scenario.path.stem.lower())
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for number in range(100):
+        run_dir = results / (f"{stamp}-{slug}" + (f"-{number}" if number else ""))
+        try:
+            (run_dir / "cells").mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{run_dir}: {error.strerror}") from error
+        return run_dir
+    raise UsageError(f"{results}: cannot make a folder for the run")
+
+
+def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
+    record = {
+        "run": run_dir.name,
+        "scenario": {
+            "title": scenario.title,
+            "question": scenario.question,
+            "path": scenario.path.name,
+            "text": scenario.text,
+            "must_lose": [str(fault) for fault in scenario.must_lose],
+        },
+        "seed": plan.seed,
+        "planned": [cell.id for cell in plan.cells],
+        "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": host.facts(),
+        "mqtest_version": __version__,
+    }
+    (run_dir / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _unfinished(run_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells still to run. What a stopped run left of one is moved to aborted/, not deleted."""
+    todo = []
+    for cell in cells:
+        folder = run_dir / "cells" / cell.id
+        if not folder.exists():
+            todo.append(cell)
+            continue
+        if (folder / "cell.json").is_file() and read_cell(folder).get("finished"):
+            continue
+        aborted = run_dir / "aborted"
+        aborted.mkdir(exist_ok=True)
+        folder.rename(aborted / f"{cell.id}-{sum(1 for _ in aborted.glob(cell.id + '-*')) + 1}")
+        todo.append(cell)
+    return todo
+
+
+@contextmanager
+def _interrupts(watch: Watch) -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt; while the cell heals, further ones only say so."""
+    seen = False
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            watch.note("already healing and cleaning up; a moment")
+            return
+        seen = True
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,91 @@
+"""What the runner tells whoever watches a run: the protocol Watch, and SilentWatch for nobody.
+
+The runner calls these in this order: `run_planned`, `run_opened`, then for each cell `cell_started`, any number of
+`phase`, `progress` and `note`, and `cell_judged`; at last `run_ended`, also when the run was interrupted. A watch
+only looks: it never raises, never waits, and nothing that it does changes a run. What a person sees of it is in
+live.py; this module knows no terminal, so that the runner needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mqtest.model import Cell
+
+
+class Watch(Protocol):
+    """Somebody who looks on."""
+
+    def run_planned(self, plan_cells: Sequence[Cell], expected_s: float, disk_mb: int) -> None:
+        """The cells that will run now, how long that should take and the most disk that it needs."""
+
+    def run_opened(self, run_dir: Path) -> None:
+        """The run's folder exists, with its run.json: from here on an interrupted run has a report."""
+
+    def cell_started(self, cell: Cell, index: int, total: int) -> None:
+        """Cell number `index` (from 1) of `total` begins."""
+
+    def phase(self, name: str) -> None:
+        """The cell entered this phase: up, warm-up, steady, fault, heal, recover, drain, audit, down, …"""
+
+    def progress(
+        self,
+        sent: int,
+        acked: int,
+        unknown: int,
+        refused: int,
+        skipped: int,
+        delivered: int,
+        last_ack_age_s: float | None,
+        rate_asked: float | None,
+    ) -> None:
+        """Totals of the cell so far; seconds since the last ack (None: none yet); rate_asked None: closed loop."""
+
+    def note(self, text: str) -> None:
+        """One line worth telling: an image is built, a fault bit, a node came back."""
+
+    def cell_judged(self, cell_id: str, row: Mapping[str, object]) -> None:
+        """The cell is over; `row` is its row of results.csv."""
+
+    def run_ended(self) -> None:
+        """Nothing more comes. May be called again."""
+
+
+class SilentWatch:
+    """Watches nothing."""
+
+    def run_planned(self, plan_cells: Sequence[Cell], expected_s: float, disk_mb: int) -> None:
+        """See Watch."""
+
+    def run_opened(self, run_dir: Path) -> None:
+        """See Watch."""
+
+    def cell_started(self, cell: Cell, index: int, total: int) -> None:
+        """See Watch."""
+
+    def phase(self, name: str) -> None:
+        """See Watch."""
+
+    def progress(
+        self,
+        sent: int,
+        acked: int,
+        unknown: int,
+        refused: int,
+        skipped: int,
+        delivered: int,
+        last_ack_age_s: float | None,
+        rate_asked: float | None,
+    ) -> None:
+        """See Watch."""
+
+    def note(self, text: str) -> None:
+        """See Watch."""
+
+    def cell_judged(self, cell_id: str, row: Mapping[str, object]) -> None:
+        """See Watch."""
+
+    def run_ended(self) -> None:
+        """See Watch."""

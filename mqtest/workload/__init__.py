@@ -1,0 +1,37 @@
+"""Producers and consumers of a cell, each a process of its own: `python -m mqtest.workload`.
+
+Protocol with the runner, one JSON object a line:
+- stdin: first a WorkerPlan; then `go`, `stop` (producers: send no more and settle; consumers: leave). End of file: the
+  runner is gone, the worker ends at once. (PR_SET_PDEATHSIG does the same where the pipe does not.)
+- stdout: `ready` when the worker can begin; `stats` four times a second; `event`, which the runner writes into
+  events.jsonl; `done` as the last line. What the workers saw is in the ledger, never in these lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mqtest.model import Wiring, Workload
+
+
+class Role(StrEnum):
+    """What a worker does."""
+
+    PRODUCER = "producer"
+    CONSUMER = "consumer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """What one worker process is to do; travels as JSON."""
+
+    role: Role
+    number: int
+    run_number: int
+    """stands in every body: a message of another run is foreign"""
+    wiring: Wiring
+    workload: Workload
+    folder: str
+    """its ledger folder"""
+    settle_s: float

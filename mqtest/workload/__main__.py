@@ -1,0 +1,40 @@
+"""`python -m mqtest.workload`: one worker process. Not for people; see the package's docstring for its protocol."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import signal
+import sys
+
+import msgspec
+
+from mqtest.errors import MqtestError
+from mqtest.workload import Role, WorkerPlan
+from mqtest.workload.consumer import ConsumerLoop
+from mqtest.workload.control import Control
+from mqtest.workload.producer import ProducerLoop
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Read the plan, do it, say done."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
+    plan = msgspec.json.decode(sys.stdin.readline(), type=WorkerPlan)
+    control = Control()
+    control.listen()
+    loop = (ProducerLoop if plan.role is Role.PRODUCER else ConsumerLoop)(plan, control)
+    gc.freeze()
+    try:
+        loop.run()
+    except MqtestError as error:
+        control.failed(str(error))
+        return 1
+    control.done()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The loop of one consumer process: a receipt is written before the message is acknowledged to the broker.
+
+A consumer that is beyond use is closed and replaced with the next epoch, as a producer is. Bodies that do not decode,
+and messages of another run, are written down as what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mqtest import body
+from mqtest.clients import ClientError, Consumer, client
+from mqtest.clock import NS_PER_S, now_ns
+from mqtest.ledger import ReceiptsWriter
+from mqtest.model import NOBODY, RUNNER, Delivery, Flag
+from mqtest.workload import WorkerPlan
+from mqtest.workload.control import Control
+
+_REOPEN_NS = NS_PER_S // 5
+_POLL_S = 0.1
+
+
+def record(
+    ledger: ReceiptsWriter, deliveries: Iterable[Delivery], run_number: int, epoch: int, fences: dict[int, int]
+) -> int:
+    """Write receipts; returns how many were the workload's own. `fences` gets place → seq of the runner's messages."""
+    own = 0
+    for place, offset, text, redelivered in deliveries:
+        head = body.decode(text)
+        flags = int(Flag.REDELIVERED) if redelivered else 0
+        if head is None:
+            ledger.append(now_ns(), NOBODY, -1, place, offset, flags | Flag.CORRUPT, epoch)
+            continue
+        if head.run != run_number:
+            flags |= Flag.FOREIGN
+        elif head.producer == RUNNER:
+            fences[place] = max(head.seq, fences.get(place, -1))
+        else:
+            own += 1
+        ledger.append(now_ns(), head.producer, head.seq, place, offset, flags, epoch)
+    return own
+
+
+class ConsumerLoop:
+    """One consumer: its ledger and its current client."""
+
+    def __init__(self, plan: WorkerPlan, control: Control) -> None:
+        self._plan = plan
+        self._control = control
+        self._ledger = ReceiptsWriter(Path(plan.folder))
+        self._open_client = client(plan.wiring.client).open_consumer
+        self._client: Consumer | None = None
+        self._epoch = -1
+        self._reopen_at_ns = 0
+        self._delivered = 0
+        self._positions: dict[int, int] = {}
+
+    def run(self) -> None:
+        """From `ready` to `done`; LedgerError ends it."""
+        self._control.ready()
+        if self._control.wait_go():
+            while not self._control.stopping:
+                self._round()
+        if self._client is not None:
+            self._client.close(2.0)
+        self._ledger.close()
+        self._control.stats(self._stats(), force=True)
+
+    def _round(self) -> None:
+        if self._client is not None and self._client.failed is not None:
+            why = self._client.failed
+            self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="failed", why=why)
+            self._client.close(0.5)
+            self._client = None
+        if self._client is None:
+            self._connect()
+        if self._client is not None:
+            arrived = self._client.poll(_POLL_S)
+            if arrived:
+                self._delivered += record(self._ledger, arrived, self._plan.run_number, self._epoch, {})
+                for delivery in arrived:
+                    if delivery.offset > self._positions.get(delivery.place, -1):
+                        self._positions[delivery.place] = delivery.offset
+                self._client.ack()
+        self._control.stats(self._stats())
+
+    def _connect(self) -> None:
+        now = now_ns()
+        if now < self._reopen_at_ns:
+            self._control.pause((self._reopen_at_ns - now) / NS_PER_S)
+        self._reopen_at_ns = now_ns() + _REOPEN_NS
+        self._epoch += 1
+        load = self._plan.workload
+        try:
+            self._client = self._open_client(self._plan.wiring, self._plan.number, self._epoch, load.consumers)
+        except ClientError as error:
+            self._control.event(
+                "client", consumer=self._plan.number, epoch=self._epoch, state="not opened", why=str(error)
+            )
+            return
+        self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="opened")
+
+    def _stats(self) -> dict[str, object]:
+        return {"delivered": self._delivered, "positions": {str(p): o for p, o in self._positions.items()}}

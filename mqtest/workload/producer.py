@@ -1,0 +1,187 @@
+"""The loop of one producer process: what is due is sent, what was answered is settled, and a dead client is replaced.
+
+Rules (design, section 5):
+- A row is written before the client call. Nothing is retried; `sent` again only after a hand-over that provably did not
+  leave the process.
+- Open loop: message i is due at t0 + i x interval, whatever happened to the ones before. Messages that fall due while
+  the client takes none wait, at most `window` of them; beyond that they are skipped, and counted. Sends that are due in
+  one tick go out together.
+- A client that is beyond use is closed, its open sends stay unsettled (unknown), and a new one goes on with the next
+  epoch. This is the only place that reconnects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from mqtest import body
+from mqtest.clients import ClientError, Producer, client
+from mqtest.clock import NS_PER_S, now_ns
+from mqtest.ledger import SendsWriter
+from mqtest.model import Outcome
+from mqtest.workload import WorkerPlan
+from mqtest.workload.control import Control
+
+TICK_S = 0.001
+"""shortest time between two rounds of sends in an open loop"""
+_REOPEN_NS = NS_PER_S // 10
+_IDLE_S = 0.05
+
+
+class ProducerLoop:
+    """One producer: its ledger, its current client, what is due and what is open."""
+
+    def __init__(self, plan: WorkerPlan, control: Control) -> None:
+        self._plan = plan
+        self._control = control
+        self._ledger = SendsWriter(Path(plan.folder))
+        self._open_client = client(plan.wiring.client).open_producer
+        self._client: Producer | None = None
+        self._epoch = -1
+        self._reopen_at_ns = 0
+        self._in_flight = 0
+        self._seq = self._ledger.next_seq
+        self._waiting: deque[tuple[int, int]] = deque()
+        rate = plan.workload.rate_per_s
+        self._interval_ns = NS_PER_S * plan.workload.producers / rate if rate else 0.0
+
+    def run(self) -> None:
+        """From `ready` to `done`; LedgerError ends it."""
+        self._connect()
+        self._control.ready()
+        if self._control.wait_go():
+            (self._open_loop if self._interval_ns else self._closed_loop)()
+        self._settle()
+        if self._client is not None:
+            self._client.close(2.0)
+        self._ledger.close()
+        self._control.stats(self._stats(), force=True)
+
+    # --- sending
+
+    def _open_loop(self) -> None:
+        first, t0 = self._seq, now_ns() + int(self._interval_ns * self._plan.number / self._plan.workload.producers)
+        window = self._plan.workload.window
+        while not self._control.stopping:
+            now = now_ns()
+            due = t0 + int((self._seq - first) * self._interval_ns)
+            while due <= now:
+                if len(self._waiting) < window:
+                    self._waiting.append((self._seq, due))
+                else:
+                    self._ledger.skip(self._seq, due)
+                self._seq += 1
+                due = t0 + int((self._seq - first) * self._interval_ns)
+            self._hand_over()
+            self._round(max(TICK_S, min(_IDLE_S, (due - now_ns()) / NS_PER_S)))
+        for seq, due in self._waiting:
+            self._ledger.skip(seq, due)
+
+    def _hand_over(self) -> None:
+        while self._waiting and self._can_send():
+            seq, due = self._waiting[0]
+            if not self._send(seq, due):
+                return
+            self._waiting.popleft()
+
+    def _closed_loop(self) -> None:
+        while not self._control.stopping:
+            burst = 0
+            while burst < 256 and self._can_send() and self._send(self._seq, 0):
+                self._seq += 1
+                burst += 1
+            self._round(0.0 if burst == 256 else TICK_S)
+
+    def _can_send(self) -> bool:
+        sender = self._client
+        return (
+            sender is not None
+            and self._in_flight < self._plan.workload.window
+            and sender.failed is None
+            and not sender.blocked
+        )
+
+    def _send(self, seq: int, due_ns: int) -> bool:
+        plan = self._plan
+        assert self._client is not None
+        place = seq % plan.wiring.places
+        text = body.encode(plan.run_number, plan.number, seq, due_ns, plan.workload.size_bytes)
+        self._ledger.sent(seq, due_ns, place, self._epoch, now_ns())
+        self._in_flight += 1
+        if self._client.send(seq, place, text):
+            return True
+        self._in_flight -= 1
+        return False
+
+    # --- the client
+
+    def _round(self, timeout_s: float) -> None:
+        """One poll of the client, or one try to get a new one."""
+        if self._client is not None and self._client.failed is not None:
+            self._drop(self._client.failed)
+        if self._client is None:
+            self._connect()
+        if self._client is not None:
+            self._client.poll(timeout_s)
+        self._control.stats(self._stats())
+
+    def _connect(self) -> None:
+        now = now_ns()
+        if now < self._reopen_at_ns:
+            self._control.pause(min(_IDLE_S, (self._reopen_at_ns - now) / NS_PER_S))
+            return
+        self._reopen_at_ns = now + _REOPEN_NS
+        epoch = self._epoch + 1
+        try:
+            self._client = self._open_client(self._plan.wiring, self._settler(epoch), self._plan.number, epoch)
+        except ClientError as error:
+            self._epoch = epoch
+            self._control.event("client", producer=self._plan.number, epoch=epoch, state="not opened", why=str(error))
+            return
+        self._epoch = epoch
+        self._in_flight = 0
+        self._control.event("client", producer=self._plan.number, epoch=epoch, state="opened")
+
+    def _drop(self, why: str) -> None:
+        assert self._client is not None
+        self._control.event(
+            "client", producer=self._plan.number, epoch=self._epoch, state="failed", why=why, open=self._in_flight
+        )
+        self._client.close(0.5)
+        self._client = None
+        self._in_flight = 0
+
+    def _settler(self, epoch: int) -> Callable[[int, Outcome, int, int], None]:
+        settle = self._ledger.settle
+
+        def settled(seq: int, outcome: Outcome, offset: int, place: int) -> None:
+            if settle(seq, outcome, offset, place, now_ns()) and epoch == self._epoch:
+                self._in_flight -= 1
+
+        return settled
+
+    # --- the end
+
+    def _settle(self) -> None:
+        """Wait, bounded, until nothing is open; a client that dies meanwhile is not replaced."""
+        deadline = now_ns() + int(self._plan.settle_s * NS_PER_S)
+        while self._client is not None and self._in_flight > 0 and now_ns() < deadline:
+            if self._client.failed is not None:
+                self._drop(self._client.failed)
+                return
+            self._client.poll(_IDLE_S)
+            self._control.stats(self._stats())
+
+    def _stats(self) -> dict[str, int]:
+        counts = self._ledger.counts
+        return {
+            "sent": counts.sent,
+            "skipped": counts.skipped,
+            "acked": counts.acked,
+            "refused": counts.refused + counts.returned,
+            "unknown": counts.unknown,
+            "in_flight": self._in_flight,
+            "last_ack_ns": self._ledger.last_ack_ns,
+        }
