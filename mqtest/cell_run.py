@@ -52,7 +52,8 @@ class CellRun:
         self._run_number = zlib.crc32(f"{run_id}/{cell.id}".encode())
         self._record: dict[str, Any] = _record(run_id, cell)
         self._lock = threading.Lock()
-        (folder / "ledger").mkdir(parents=True)
+        for part in ("ledger", "logs"):
+            (folder / part).mkdir(parents=True)
         self._events = EventsWriter(folder / "ledger" / "events.jsonl")
         self._workers = Workers(run_id, self._heard)
 

@@ -1,8 +1,8 @@
 """compose/<broker>/profiles.toml → Profile: the settings and the promise of each profile of a broker.
 
 `[image]` is the broker's own table (`version`: the one setting that changes it); each other top-level table is a
-profile. `like = "other"` starts from the setting tables of a profile above it and overlays these. Every rejection
-names the file and the key, and what is allowed.
+profile. `like = "other"` starts from a profile above it: its setting tables are overlaid, and its promise holds unless
+one is given. Every rejection names the file and the key, and what is allowed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Profile:
     about: str
     client: str
     kind: Kind
-    promise: Promise
+    promise: Promise | None = None
     acknowledged: bool = True
     like: str | None = None
     broker: Mapping[str, Value] = field(default_factory=dict)
@@ -82,7 +82,11 @@ def read_profiles(path: Path, broker: str) -> Mapping[str, Profile]:
         asked = toml.convert(table, _Profile, path, name)
         if asked.like is not None and asked.like not in profiles:
             raise UsageError(f"{path}: {name}.like: {toml.unknown('profile', asked.like, list(profiles))}")
-        base = profiles[asked.like].settings if asked.like else {}
+        like = profiles[asked.like] if asked.like else None
+        base = like.settings if like else {}
+        promise = asked.promise or (like.promise if like else None)
+        if promise is None:
+            raise UsageError(f"{path}: {name}.promise is missing")
         profiles[name] = Profile(
             broker=broker,
             name=name,
@@ -90,7 +94,7 @@ def read_profiles(path: Path, broker: str) -> Mapping[str, Profile]:
             client=asked.client,
             kind=asked.kind,
             acknowledged=asked.acknowledged,
-            promise=asked.promise,
+            promise=promise,
             settings={t: {**base.get(t, {}), **getattr(asked, t)} for t in _SETTING_TABLES},
         )
     return profiles

@@ -24,7 +24,7 @@ from mqtest.cell_run import CellRun
 from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
-from mqtest.locks import RunLock
+from mqtest.cluster.locks import RunLock
 from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
 from mqtest.nodes import bring_up
 from mqtest.plan import Plan, expected_s

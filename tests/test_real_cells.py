@@ -1,0 +1,115 @@
+"""Whole cells on real brokers: the contrasts that the README promises, and the teeth of the tool.
+
+Each test is one cell of 30 to 60 seconds. What a weak arm must lose is asserted, so that a power cut which cuts nothing
+fails here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from mqtest import cell_run, faults
+from mqtest.ledger import events_path, load_events, load_sends, sends_folders
+from mqtest.model import RUNNER, Consume, Outcome, Verdict, Workload
+from tests.cells import REAL, changed, make_cell, run_cell
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+SILENCE_GRACE_NS = 250_000_000
+
+
+@pytest.mark.parametrize("profile", ["kafka/acks-all-fsync", "rabbitmq/quorum", "rocketmq/sync-flush-all-ack"])
+def test_the_safe_profile_keeps_everything_when_the_power_goes_out(tmp_path: Path, profile: str) -> None:
+    judged = run_cell(tmp_path, make_cell(profile, "power-cut:all"))
+    assert judged.verdict is Verdict.KEPT, judged.reason
+    assert judged.row["lost"] == 0
+    assert judged.row["fault_bit"] is True
+
+
+@pytest.mark.parametrize("profile", ["kafka/acks-all", "rabbitmq/classic", "rabbitmq/stream", "rocketmq/async-flush"])
+def test_the_weak_profile_loses_when_the_power_goes_out(tmp_path: Path, profile: str) -> None:
+    cell = make_cell(profile, "power-cut:all")
+    judged = run_cell(tmp_path, cell)
+    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
+    assert judged.row["lost"] > 0
+    assert_no_ack_after_silence(tmp_path / "cells" / cell.id)
+
+
+def assert_no_ack_after_silence(folder: Path) -> None:
+    """All nodes are silent: nothing that they said may settle later than silence + 250 ms, until the heal."""
+    events = [e for e in load_events(events_path(folder)) if e["event"] == "fault"]
+    silence_ns = next(e for e in events if e["step"] == "injected")["detail"]["silence_ns"]
+    heal_ns = next(e for e in events if e["step"] == "heal")["t_ns"]
+    for number, sends in sends_folders(folder).items():
+        if number != RUNNER:
+            columns = load_sends(sends)
+            acked = columns["settled_ns"][columns["outcome"] == Outcome.ACKED]
+            assert not ((acked > silence_ns + SILENCE_GRACE_NS) & (acked < heal_ns)).any()
+
+
+def test_fsync_before_the_ack_is_what_saves_kafka(tmp_path: Path) -> None:
+    """acks-all-fsync without its flush key is acks-all, and loses."""
+    profile = changed("kafka/acks-all-fsync", "broker", log__flush__interval__messages=None)
+    judged = run_cell(tmp_path, make_cell(profile, "power-cut:all"))
+    assert judged.row["lost"] > 0
+
+
+def test_fsync_before_the_ack_is_what_saves_a_quorum_queue(tmp_path: Path) -> None:
+    profile = changed("rabbitmq/quorum", "advanced", ra__wal_sync_method="none")
+    judged = run_cell(tmp_path, make_cell(profile, "power-cut:all"))
+    assert judged.row["lost"] > 0
+
+
+def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_kills = replace(faults.FAULTS["power-cut"], do=faults.FAULTS["kill"].do)
+    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
+    judged = run_cell(tmp_path, make_cell("kafka/acks-all", "power-cut:all"))
+    assert judged.verdict is Verdict.INVALID, judged.reason
+
+
+@pytest.mark.parametrize("fault", ["pause:leader", "partition:leader"])
+def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    action = fault.partition(":")[0]
+    idle = replace(faults.FAULTS[action], do=lambda _cluster, _names: {})
+    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
+    judged = run_cell(tmp_path, make_cell("rabbitmq/quorum", fault))
+    assert judged.verdict is Verdict.INVALID, judged.reason
+
+
+def test_an_isolated_leader_with_acks_1_loses_what_it_went_on_acknowledging(tmp_path: Path) -> None:
+    judged = run_cell(tmp_path, make_cell("kafka/acks-1", "partition:leader", phases=replace(REAL, hold_s=15)))
+    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
+    assert judged.row["lost"] > 0
+
+
+def test_a_killed_master_with_one_copy_loses(tmp_path: Path) -> None:
+    judged = run_cell(tmp_path, make_cell("rocketmq/async-flush", "kill:leader"))
+    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
+
+
+def test_messages_that_were_read_are_lost_all_the_same(tmp_path: Path) -> None:
+    live = Workload(rate_per_s=1000, consume=Consume.LIVE)
+    judged = run_cell(tmp_path, make_cell("kafka/acks-all", "power-cut:all", workload=live))
+    assert judged.row["lost"] > 0
+    assert judged.row["read_then_lost"] > 0
+
+
+def test_a_fatal_error_of_the_idempotent_producer_is_survived_by_a_new_epoch(tmp_path: Path) -> None:
+    """Part of the log survives the cut, so the producer's sequence does not: it ends, and another goes on."""
+    cell = make_cell("kafka/acks-all", "power-cut:all", phases=replace(REAL, sync_before_fault_s=2))
+    judged = run_cell(tmp_path, cell)
+    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
+    clients = [e for e in load_events(events_path(tmp_path / "cells" / cell.id)) if e["event"] == "client"]
+    assert any(e["state"] == "failed" for e in clients)
+    assert max(e["epoch"] for e in clients if "producer" in e) >= 1
+
+
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    profile = changed("kafka/acks-all", "broker", log__flush__intervall__messages=1)
+    judged = run_cell(tmp_path, make_cell(profile, "none"))
+    assert judged.verdict is Verdict.UNKNOWN
+    assert "log.flush.intervall.messages" in judged.reason
