@@ -1,0 +1,93 @@
+"""Judged cells → what a person reads: results.csv, report.md, junit.xml, and the table on the terminal.
+
+Offline: needs only the files of a run. One module a format, each a function from cells to text; `summary` has the
+figures and words that the formats share. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from mqtest import __version__
+from mqtest.report import terminal
+from mqtest.report.collect import Collected, cell_folders, collect, differences, judge_cell, store_verdict, write
+from mqtest.report.csv_table import csv_text
+from mqtest.report.junit import junit_text
+from mqtest.report.markdown import markdown_text, must_lose
+from mqtest.report.summary import Row, exit_code, groups, teeth
+
+__all__ = ["CheckReport", "RunReport", "check", "render"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What `render` made of some runs."""
+
+    out_dir: Path
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    """what the run does not prove about its own eyes, one line each"""
+    unfinished: tuple[str, ...]
+    """ids of cells that were planned and did not finish"""
+    exit_code: int
+    table: Table
+    """for the terminal"""
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What `check` found."""
+
+    cells: int
+    differences: tuple[str, ...]
+    """`<cell>: <key>: <before> → <now>`"""
+    exit_code: int
+
+
+def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
+    """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict beside its
+    cell, and write results.csv, report.md and junit.xml into `out_dir`.
+
+    Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
+    """
+    collected = collect(run_dirs)
+    for cell in collected.cells:
+        store_verdict(cell)
+    title = _title(collected)
+    texts = {
+        "results.csv": csv_text(collected.cells),
+        "report.md": markdown_text(collected, __version__),
+        "junit.xml": junit_text(title, collected.cells, collected.unfinished),
+    }
+    for name, text in texts.items():
+        write(out_dir / name, text)
+    all_groups = groups(collected.rows)
+    return RunReport(
+        out_dir=out_dir,
+        rows=collected.rows,
+        notes=teeth(all_groups, must_lose(collected)),
+        unfinished=collected.unfinished,
+        exit_code=exit_code(collected.rows, len(collected.unfinished)),
+        table=terminal.table(all_groups, title),
+        files=tuple(out_dir / name for name in texts),
+    )
+
+
+def check(folders: Sequence[Path]) -> CheckReport:
+    """Judge the cells of these run (or cell) folders again, and tell what differs from the verdicts stored beside
+    them, which are then replaced. Raises UsageError for a folder that is neither."""
+    cells = [judge_cell(cell) for folder in folders for cell in cell_folders(folder.resolve())]
+    changed = tuple(f"{cell.id}: {line}" for cell in cells for line in differences(cell))
+    for cell in cells:
+        store_verdict(cell)
+    return CheckReport(cells=len(cells), differences=changed, exit_code=exit_code(cell.row for cell in cells))
+
+
+def _title(collected: Collected) -> str:
+    names = [str(run.get("scenario", {}).get("title") or run.get("run")) for run in collected.runs]
+    return " + ".join(dict.fromkeys(names))

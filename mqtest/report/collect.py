@@ -1,0 +1,182 @@
+"""Run folders → judged cells: what every report is made of.
+
+A cell is finished when its folder has a cell.json that does not say `"finished": false`; each finished cell is judged
+anew from its ledger, and what came of it is stored beside it as verdict.json, so that a later judgement can be
+compared with it. Shards are several run folders of one scenario; their cells are taken together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mqtest.errors import LedgerError, MqtestError, UsageError
+from mqtest.judge import judge
+from mqtest.ledger import read_cell
+from mqtest.model import Finding, Verdict
+
+Row = Mapping[str, object]
+
+RUN = "run.json"
+CELL = "cell.json"
+VERDICT = "verdict.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedCell:
+    """One finished cell. `facts` is its cell.json; `stored` its verdict.json from before, or None."""
+
+    folder: Path
+    row: Row
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    reason: str
+    facts: Mapping[str, Any]
+    stored: Mapping[str, Any] | None
+
+    @property
+    def id(self) -> str:
+        """The cell's id, which is the name of its folder."""
+        return self.folder.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """Everything that the given run folders hold."""
+
+    runs: tuple[Mapping[str, Any], ...]
+    """the run.json of each folder, in the order given"""
+    cells: tuple[JudgedCell, ...]
+    """by cell id, which is the order of the plan"""
+    unfinished: tuple[str, ...]
+    """ids of cells that were planned and are not finished"""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The row of each cell."""
+        return tuple(cell.row for cell in self.cells)
+
+
+def collect(run_dirs: Sequence[Path]) -> Collected:
+    """Judge every finished cell of these run folders; raises UsageError for a folder that is no run."""
+    runs: list[Mapping[str, Any]] = []
+    cells: list[JudgedCell] = []
+    unfinished: list[str] = []
+    for run_dir in dict.fromkeys(path.resolve() for path in run_dirs):
+        folders = cell_folders(run_dir)
+        facts = read_run(run_dir) if (run_dir / RUN).is_file() else {"run": run_dir.name}
+        runs.append(facts)
+        cells += [judge_cell(folder) for folder in folders]
+        finished = {folder.name for folder in folders}
+        unfinished += [cell for cell in facts.get("planned", ()) if cell not in finished]
+    cells.sort(key=lambda cell: (cell.id, str(cell.folder)))
+    return Collected(runs=tuple(runs), cells=tuple(cells), unfinished=tuple(sorted(unfinished)))
+
+
+def cell_folders(folder: Path) -> list[Path]:
+    """The finished cells of a run folder, by id; of a cell's own folder, itself, finished or not. Raises UsageError."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    if (folder / CELL).is_file():
+        return [folder]
+    if not (folder / RUN).is_file() and not (folder / "cells").is_dir():
+        inside = sorted(path.name for path in folder.iterdir() if (path / RUN).is_file())
+        hint = f"; it holds runs, name one: {', '.join(inside[-5:])}" if inside else ""
+        raise UsageError(f"{folder}: not the folder of a run (it has neither {RUN} nor cells/){hint}")
+    return sorted(path.parent for path in folder.glob(f"cells/*/{CELL}") if _finished(path.parent))
+
+
+def read_run(run_dir: Path) -> Mapping[str, Any]:
+    """The run.json of a run folder; raises UsageError where there is none, LedgerError where it is no JSON."""
+    if not (run_dir / RUN).is_file():
+        raise UsageError(f"{run_dir}: not the folder of a run (it has no {RUN})")
+    return _read_json(run_dir / RUN)
+
+
+def judge_cell(folder: Path) -> JudgedCell:
+    """Judge one finished cell; what cannot be judged is `unknown`."""
+    stored_path = folder / VERDICT
+    try:
+        stored = _read_json(stored_path) if stored_path.is_file() else None
+    except LedgerError:
+        stored = None  # torn by a kill while it was written: as if it had never been there
+    try:
+        facts: Mapping[str, Any] = read_cell(folder)
+    except LedgerError:
+        facts = {}  # the judgement says so
+    judgement = judge(folder)
+    return JudgedCell(
+        folder=folder,
+        row={key: value.item() if hasattr(value, "item") else value for key, value in judgement.row.items()},
+        findings=judgement.findings,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        facts=facts,
+        stored=stored,
+    )
+
+
+def store_verdict(cell: JudgedCell) -> None:
+    """Write the cell's verdict.json: verdict, reason, row, findings."""
+    write(cell.folder / VERDICT, json.dumps(_as_stored(cell), indent=1, default=str) + "\n")
+
+
+def differences(cell: JudgedCell) -> list[str]:
+    """What this judgement says otherwise than the stored one, one line each; empty when nothing was stored."""
+    if cell.stored is None:
+        return []
+    now = json.loads(json.dumps(_as_stored(cell), default=str))
+    before = cell.stored
+    lines = [_change(key, before.get(key), now[key]) for key in ("verdict", "reason") if before.get(key) != now[key]]
+    old_row = before.get("row") or {}
+    for key in [*now["row"], *(key for key in old_row if key not in now["row"])]:
+        old, new = old_row.get(key), now["row"].get(key)
+        if old != new and key not in ("verdict", "reason"):
+            lines.append(_change(key, old, new))
+    return lines
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file whole; raises MqtestError naming it (disk full, no permission)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise MqtestError(f"{path}: {error.strerror}") from error
+
+
+def _as_stored(cell: JudgedCell) -> dict[str, Any]:
+    return {
+        "verdict": cell.verdict,
+        "reason": cell.reason,
+        "row": dict(cell.row),
+        "findings": [asdict(finding) for finding in cell.findings],
+    }
+
+
+def _change(key: str, old: object, new: object) -> str:
+    return f"{key}: {'(nothing)' if old is None else old} → {'(nothing)' if new is None else new}"
+
+
+def _finished(folder: Path) -> bool:
+    try:
+        return read_cell(folder).get("finished") is not False
+    except LedgerError:
+        return True  # it will be judged, and be `unknown` with this reason
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise LedgerError(f"{path}: not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise LedgerError(f"{path}: expected one JSON object")
+    return data

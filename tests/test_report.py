@@ -1,0 +1,400 @@
+"""Literal rows to exact tables, sentences and exit codes; real ledgers to the files of a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from mqtest.errors import MqtestError, UsageError
+from mqtest.judge import COLUMNS
+from mqtest.model import Finding, Verdict
+from mqtest.report import check, render
+from mqtest.report.collect import Collected, JudgedCell
+from mqtest.report.csv_table import csv_text
+from mqtest.report.junit import junit_text
+from mqtest.report.markdown import markdown_text
+from mqtest.report.summary import (
+    Row,
+    at_most,
+    cells_that_lost,
+    cost,
+    count,
+    duplicates,
+    exit_code,
+    figures,
+    groups,
+    loss_words,
+    spread,
+    teeth,
+)
+from tests.run_dirs import make_cell, make_run
+
+
+def row(profile: str = "kafka/acks-all", fault: str = "kill:all", verdict: str = "kept", **figures: object) -> Row:
+    broker, _, name = profile.partition("/")
+    known = {"broker": broker, "profile": name, "fault": fault, "verdict": Verdict(verdict), "reason": ""}
+    return dict.fromkeys(COLUMNS) | known | figures
+
+
+def judged(cell_id: str, facts: dict[str, object] | None = None, *findings: Finding, **columns: object) -> JudgedCell:
+    made = row(**columns)  # type: ignore[arg-type]
+    return JudgedCell(
+        folder=Path(cell_id),
+        row=made,
+        findings=findings,
+        verdict=Verdict(str(made["verdict"])),
+        reason=str(made["reason"]),
+        facts=facts or {},
+        stored=None,
+    )
+
+
+def collected(*cells: JudgedCell, must_lose: tuple[str, ...] = (), unfinished: tuple[str, ...] = ()) -> Collected:
+    run = {"run": "r", "scenario": {"title": "T", "question": "Q?", "must_lose": list(must_lose)}}
+    return Collected(runs=(run,), cells=cells, unfinished=unfinished)
+
+
+# --- results.csv
+
+
+def test_csv_has_the_fixed_columns_first_then_the_union_of_settings_in_a_stable_order() -> None:
+    cells = [
+        judged("1", {"effective": {"topic.b": "2"}, "host": {"cores": 2}, "settings": {"broker": {"x": True}}}),
+        judged("2", {"effective": {"broker.a": "1"}, "versions": {"broker": "4.3.1"}}),
+    ]
+    expected = [
+        *COLUMNS, "settings.broker.x", "effective.broker.a", "effective.topic.b", "versions.broker", "host.cores",
+    ]  # fmt: skip
+    assert next(csv.reader(io.StringIO(csv_text(cells)))) == expected
+    assert next(csv.reader(io.StringIO(csv_text(cells[::-1])))) == expected
+
+
+def test_csv_text_exactly() -> None:
+    cell = judged(
+        "1", run="r", cell="1", lost=0, acked=20000, ack_gap_s_max=1.25, audit_complete=True, reason='a "b", c'
+    )
+    at = {
+        "run": "r", "cell": "1", "broker": "kafka", "profile": "acks-all", "fault": "kill:all", "acked": "20000",
+        "lost": "0", "ack_gap_s_max": "1.25", "audit_complete": "true", "verdict": "kept", "reason": '"a ""b"", c"',
+    }  # fmt: skip
+    expected = ",".join(COLUMNS) + "\n" + ",".join(at.get(column, "") for column in COLUMNS) + "\n"
+    assert csv_text([cell]) == expected
+
+
+def test_csv_leaves_empty_what_was_not_measured_and_writes_zero_where_zero_was() -> None:
+    fields = next(csv.DictReader(io.StringIO(csv_text([judged("1", lost=None, sent=0, latency_ms_p50=0.0)]))))
+    assert (fields["lost"], fields["sent"], fields["latency_ms_p50"]) == ("", "0", "0.0")
+
+
+# --- figures and words
+
+
+def test_rule_of_three() -> None:
+    assert (at_most(30), at_most(3), at_most(1)) == (0.1, 1.0, 1.0)
+
+
+def test_repeats_say_how_many_lost_and_bound_what_none_lost() -> None:
+    clean = groups([row(lost=0, acked=100)] * 30)[0]
+    mixed = groups([row(lost=n, acked=100, verdict="lost-as-documented" if n else "kept") for n in (0, 4, 10)])[0]
+    assert cells_that_lost(clean) == "0 of 30 (≤ 10 %)"
+    assert cells_that_lost(mixed) == "2 of 3"
+    assert loss_words(clean) == "lost 0 in 30 cells, of 3,000 acked together"
+    assert loss_words(mixed) == "lost some in 2 of 3 cells, median 4, worst 10 of 100 acked"
+
+
+def test_cells_that_prove_nothing_are_not_counted_among_those_that_did_not_lose() -> None:
+    group = groups([row(lost=0), row(verdict="invalid", lost=0), row(verdict="unknown", lost=None)])[0]
+    assert cells_that_lost(group) == "0 of 1 (≤ 100 %)"
+    assert cells_that_lost(groups([row(verdict="unknown")])[0]) == "–"
+
+
+def test_figures_of_one_cell() -> None:
+    one = row(
+        lost=12, acked=20000, verdict="lost-as-documented", read_then_lost=3, stored_twice=0, redelivered=2,
+        reordered=0, ack_gap_s_max=3.214, first_ack_after_fault_s=8.0, ack_rate_per_s=1999.6, latency_ms_p50=1.23,
+        latency_ms_p99=231.4,
+    )  # fmt: skip
+    assert figures(groups([one])[0]) == (
+        "kill:all", "kafka/acks-all", "lost-as-documented", "12 / 20,000", "1 of 1", "3", "2 redelivered", "0", "3.21",
+        "8.00", "2,000", "1.2 / 231",
+    )  # fmt: skip
+
+
+def test_figures_that_nobody_measured_are_dashes() -> None:
+    assert figures(groups([row(verdict="unknown")])[0])[3:] == (
+        "– / –", "–", "–", "–", "–", "–", "–", "–", "– / –",
+    )  # fmt: skip
+
+
+def test_figures_of_repeats_are_the_median_and_the_worst() -> None:
+    assert spread([1, 2, 9], count) == "2 (9)"
+    assert spread([3, 3], count) == "3"
+    three = [row(lost=n, acked=100, ack_rate_per_s=r) for n, r in ((1, 10), (2, 30), (9, 20))]
+    texts = figures(groups(three)[0])
+    assert (texts[3], texts[10]) == ("2 (9) / 100", "20 (10)")
+
+
+def test_a_profile_without_acknowledgements_has_not_found_instead_of_lost() -> None:
+    group = groups([row(lost=None, acked=0, not_found=7, sent=500, verdict="lost-as-documented")])[0]
+    assert loss_words(group) == "not found 7 of 500 sent"
+    assert figures(group)[3] == "7 not found / 500 sent"
+    assert group.losing == 1
+
+
+def test_duplicates_by_cause() -> None:
+    assert duplicates([row(stored_twice=3, redelivered=0, redelivered_unflagged=1)]) == "3 stored twice, 1 unflagged"
+    assert duplicates([row(stored_twice=0)]) == "0"
+    assert duplicates([row()]) == "–"
+
+
+def test_cost_compares_with_the_fastest_profile_of_the_same_broker() -> None:
+    rows = [
+        row("kafka/acks-1", ack_rate_per_s=2000.0, rate_asked_per_s=2000.0, latency_ms_p99=2.0),
+        row("kafka/fsync", ack_rate_per_s=1500.0, rate_asked_per_s=2000.0, latency_ms_p99=9.0),
+        row("rabbitmq/quorum", ack_rate_per_s=5000.0, latency_ms_p99=4.0),
+    ]
+    assert cost(rows) == (
+        "kafka/acks-1: 2,000 acked per s of 2,000 asked, p99 2.0 ms",
+        "kafka/fsync: 1,500 acked per s of 2,000 asked, p99 9.0 ms, 4.5 times that of acks-1",
+        "rabbitmq/quorum: 5,000 acked per s, as fast as it would go, p99 4.0 ms",
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "unfinished", "expected"),
+    [
+        (["kept", "lost-as-documented"], 0, 0),
+        (["kept", "unknown"], 0, 2),
+        (["kept", "invalid"], 0, 2),
+        (["unknown", "broken"], 0, 1),
+        (["kept", "dead"], 3, 1),
+        (["kept"], 1, 2),
+        ([], 0, 2),
+    ],
+)
+def test_exit_code(verdicts: list[str], unfinished: int, expected: int) -> None:
+    assert exit_code([row(verdict=v) for v in verdicts], unfinished) == expected
+
+
+# --- teeth
+
+
+def test_teeth_are_bare_when_a_profile_lost_under_the_fault() -> None:
+    rows = [row("kafka/acks-1", lost=5, acked=9, verdict="lost-as-documented"), row("kafka/acks-all", lost=0, acked=9)]
+    assert teeth(groups(rows), ["kill:all"]) == ()
+
+
+def test_teeth_note_when_nobody_lost_under_the_fault() -> None:
+    rows = [row("kafka/acks-1", lost=0, acked=9), row("kafka/acks-1", "stop:all", lost=5, verdict="lost-as-documented")]
+    assert teeth(groups(rows), ["kill:all"]) == (
+        "This run does not prove that a loss under `kill:all` would have been seen: the scenario says that some "
+        "profile must lose under it, and none did (kafka/acks-1 lost 0 of 9 acked). Take no comfort from a `kept` "
+        "under this fault.",
+    )
+
+
+def test_a_loss_in_a_cell_that_proves_nothing_is_no_tooth() -> None:
+    notes = teeth(groups([row(lost=5, acked=9, verdict="invalid")]), ["kill:all"])
+    assert len(notes) == 1
+    assert teeth((), ["kill:all"]) == ()
+
+
+def test_a_control_cell_that_broke_is_noted() -> None:
+    assert teeth(groups([row(fault="none", lost=0)]), []) == ()
+    (note,) = teeth(groups([row(fault="none", lost=1, verdict="broken")]), [])
+    assert note.startswith("The control cell of kafka/acks-all, which has no fault, is `broken`")
+
+
+# --- report.md
+
+
+def test_markdown_exactly_up_to_the_explanations() -> None:
+    whole = markdown_text(
+        collected(
+            judged("1", lost=0, acked=20000, ack_rate_per_s=2000.0, rate_asked_per_s=2000.0, latency_ms_p99=5.0),
+            judged(
+                "2", profile="rabbitmq/classic", lost=1234, acked=20000, read_then_lost=10, verdict="lost-as-documented"
+            ),
+            must_lose=("kill:all",),
+        ),
+        "0.1.0",
+    )
+    assert whole.partition("\nHow to read it:")[0] == (
+        """\
+# T
+
+> Q?
+
+2 cells: 1 kept, 1 lost-as-documented.
+
+## The answer
+
+Under `kill:all`:
+
+- **Kept**: kafka/acks-all lost 0 of 20,000 acked.
+- **Lost, as documented**: rabbitmq/classic lost 1,234 of 20,000 acked, of which up to 10 already read by a consumer.
+
+### What it costs, in the steady phase
+
+- kafka/acks-all: 2,000 acked per s of 2,000 asked, p99 5.0 ms
+
+## The table
+
+| fault | profile | verdict | lost / acked | cells that lost | read, then lost | duplicates | reordered \
+| longest ack gap, s | first ack after fault, s | acked per s | p50 / p99, ms |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+| kill:all | kafka/acks-all | kept | 0 / 20,000 | 0 of 1 (≤ 100 %) | – | – | – | – | – | 2,000 | – / 5.0 |
+| kill:all | rabbitmq/classic | lost-as-documented | 1,234 / 20,000 | 1 of 1 | 10 | – | – | – | – | – | – / – |
+"""
+    )
+
+
+def test_markdown_has_the_teeth_note_before_the_answer_or_not_at_all() -> None:
+    clean = judged("1", lost=0, acked=9)
+    with_note = markdown_text(collected(clean, must_lose=("kill:all",)), "0")
+    assert 0 < with_note.index("does not prove") < with_note.index("## The answer")
+    assert "does not prove" not in markdown_text(collected(clean), "0")
+
+
+def test_markdown_names_what_was_not_proven() -> None:
+    text = markdown_text(
+        collected(judged("001-x", verdict="unknown", reason="no fence"), unfinished=("002-y",)), "0"
+    ).partition("## What was not proven")[2]
+    assert "- `001-x` is unknown: no fence\n" in text
+    assert "- `002-y` was planned and did not finish\n" in text
+    assert "- there is no control cell without a fault" in text
+
+
+def test_markdown_has_a_matrix_for_several_faults() -> None:
+    text = markdown_text(
+        collected(
+            judged("1", fault="none", lost=0),
+            judged("2", lost=5, verdict="lost-as-documented"),
+            judged("3", profile="kafka/acks-1", lost=0),
+        ),
+        "0",
+    )
+    assert (
+        "| profile | none | kill:all |\n|---|---|---|\n"
+        "| kafka/acks-all | kept | lost-as-documented: 5 |\n| kafka/acks-1 |  | kept |\n"
+    ) in text
+
+
+def test_markdown_shows_examples_of_what_broke_and_escapes_what_others_wrote() -> None:
+    finding = Finding(check="loss", count=2, examples=("producer 0 seq 7 | <b>",))
+    cell = judged("1", None, finding, verdict="broken", lost=2, reason="a|b\n<i>")
+    text = markdown_text(collected(cell), "0")
+    assert "## What broke\n\n`1`: a|b &lt;i>\n\n- loss: 2\n- producer 0 seq 7 | &lt;b>\n" in text
+    assert "<i>" not in text
+    assert "## What broke" not in markdown_text(collected(judged("1", None, finding, lost=0)), "0")
+
+
+def test_markdown_stays_under_a_megabyte() -> None:
+    facts = {"settings": {"broker": {f"key-{n}": "語" * 900 for n in range(900)}}}
+    cells = [judged(f"{n}", facts, profile=f"kafka/p{n}", verdict="unknown", reason="語" * 900) for n in range(900)]
+    text = markdown_text(collected(*cells), "0")
+    assert 100_000 < len(text.encode()) < 1_000_000
+    assert text.endswith("(cut here: the rest is in results.csv)\n")
+
+
+# --- junit.xml
+
+
+def test_junit_has_a_case_a_cell() -> None:
+    cells = [
+        judged("1"),
+        judged("2", verdict="broken", reason="5 lost\x00"),
+        judged("3", verdict="unknown", reason="no fence"),
+        judged("4", verdict="invalid", reason="no bite"),
+        judged("5", verdict="lost-as-documented"),
+    ]
+    suite = ElementTree.fromstring(junit_text("run", cells, ["6"]))
+    assert dict(suite.attrib) == {"name": "run", "tests": "6", "failures": "1", "errors": "2", "skipped": "1"}
+    assert [(case.get("name"), case[0].tag, case[0].get("message")) for case in suite] == [
+        ("1", "system-out", None),
+        ("2", "failure", "broken: 5 lost�"),
+        ("3", "error", "unknown: no fence"),
+        ("4", "error", "invalid: no bite"),
+        ("5", "system-out", None),
+        ("6", "skipped", "planned, and did not finish"),
+    ]
+
+
+# --- from ledgers to files
+
+
+def test_render_of_a_run_writes_the_files_and_a_verdict_beside_each_cell(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "r", ["001", "002", "003"])
+    make_cell(run_dir, "001", profile="weak", fault="kill:all", lost=3)
+    make_cell(run_dir, "002")
+    make_cell(run_dir, "003", finished=False)
+    report = render([run_dir], run_dir)
+    assert (report.exit_code, report.unfinished, report.notes) == (2, ("003",), ())
+    assert [path.name for path in report.files] == ["results.csv", "report.md", "junit.xml"]
+    rows = list(csv.DictReader(io.StringIO((run_dir / "results.csv").read_text(encoding="utf-8"))))
+    assert [(r["cell"], r["verdict"], r["lost"], r["acked"], r["effective.broker.lose"]) for r in rows] == [
+        ("001", "lost-as-documented", "3", "10", "3"),
+        ("002", "kept", "0", "10", "0"),
+    ]
+    assert "np." not in (run_dir / "results.csv").read_text(encoding="utf-8")
+    stored = json.loads((run_dir / "cells" / "001" / "verdict.json").read_text(encoding="utf-8"))
+    assert (stored["verdict"], stored["row"]["lost"]) == ("lost-as-documented", 3)
+    assert {finding["check"]: finding["count"] for finding in stored["findings"]}["loss"] == 3
+    assert not (run_dir / "cells" / "003" / "verdict.json").exists()
+
+
+def test_render_merges_shards_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    shards = [make_run(tmp_path, "one", ["001", "003"]), make_run(tmp_path, "two", ["002"])]
+    make_cell(shards[0], "001")
+    make_cell(shards[0], "003", profile="weak", fault="kill:all", lost=1)
+    make_cell(shards[1], "002", fault="kill:all", survives=["none", "kill:all"])
+    report = render([*shards, shards[0]], tmp_path / "merged")
+    assert [(r["run"], r["cell"]) for r in report.rows] == [("one", "001"), ("two", "002"), ("one", "003")]
+    assert report.exit_code == 0
+    assert (tmp_path / "merged" / "report.md").is_file()
+
+
+def test_a_damaged_cell_is_unknown_and_takes_no_other_along(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "r")
+    make_cell(run_dir, "001")
+    (make_cell(run_dir, "002") / "cell.json").write_text("{ torn", encoding="utf-8")
+    sends = make_cell(run_dir, "003") / "ledger" / "sends.0" / "outcome.npy"
+    sends.write_bytes(sends.read_bytes()[:100])
+    report = render([run_dir], run_dir)
+    assert [r["verdict"] for r in report.rows] == ["kept", "unknown", "unknown"]
+    assert "cell.json" in str(report.rows[1]["reason"])
+    assert "outcome.npy" in str(report.rows[2]["reason"])
+    assert "?/?" in (run_dir / "report.md").read_text(encoding="utf-8")
+
+
+def test_check_tells_what_differs_from_the_stored_verdict_once(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "r")
+    folder = make_cell(run_dir, "001", profile="weak", fault="kill:all", lost=3)
+    assert check([run_dir]).differences == ()
+    stored = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+    stored["verdict"], stored["row"]["lost"] = "kept", 0
+    (folder / "verdict.json").write_text(json.dumps(stored), encoding="utf-8")
+    checked = check([folder])
+    assert checked.differences == ("001: verdict: kept → lost-as-documented", "001: lost: 0 → 3")
+    assert (checked.cells, checked.exit_code) == (1, 0)
+    assert check([run_dir]).differences == ()
+
+
+def test_what_is_no_run_is_refused_with_a_hint(tmp_path: Path) -> None:
+    make_run(tmp_path, "20260102-x")
+    with pytest.raises(UsageError, match=r"not the folder of a run .* it holds runs, name one: 20260102-x$"):
+        render([tmp_path], tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        check([tmp_path / "absent"])
+
+
+def test_a_report_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "r")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MqtestError, match=r"results\.csv: "):
+        render([run_dir], tmp_path / "file")
