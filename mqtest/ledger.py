@@ -1,0 +1,322 @@
+"""The files of one cell: what every producer, consumer and audit reader saw, on disk, written before it acted.
+
+    cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl
+
+Rules:
+- Nobody else opens these files. One writer a folder, so no locks. Columns are memory-mapped little-endian `.npy`
+  files: a SIGKILL of the writer keeps every row that it wrote, and `numpy.load(mmap_mode="r")` reads them at any time.
+- A row exists when its commit column (`sent_ns`, `received_ns`) is not 0; it is stored last. Likewise `settled_ns`
+  after `outcome` and `offset`. `due_ns` without `sent_ns`: skipped. Unused rows are zero.
+- Columns grow in steps, each taken with posix_fallocate before the header admits it: a full disk is a LedgerError,
+  never a SIGBUS, and the rows before it stay. A worker that comes back goes on after its last row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mqtest.clock import now_ns
+from mqtest.columns import Columns, Table, load_columns, trim, used_rows
+from mqtest.errors import LedgerError
+from mqtest.model import Outcome
+
+SENDS: Mapping[str, str] = {
+    "due_ns": "<i8",
+    "sent_ns": "<i8",
+    "settled_ns": "<i8",
+    "offset": "<i8",
+    "place": "<i4",
+    "outcome": "|u1",
+    "epoch": "<u2",
+}
+"""columns of a sends folder; the row number is the sequence number"""
+RECEIPTS: Mapping[str, str] = {
+    "received_ns": "<i8",
+    "seq": "<i8",
+    "offset": "<i8",
+    "producer": "<u4",
+    "place": "<i4",
+    "flags": "|u1",
+    "epoch": "<u2",
+}
+"""columns of a receipts or audit folder, one row a delivery in order of delivery"""
+
+_LATE = (Outcome.ACKED, Outcome.DEGRADED)
+
+
+class SendCounts(NamedTuple):
+    """Messages of one producer so far. `unknown` has only those settled so; open = sent minus all the others."""
+
+    sent: int
+    skipped: int
+    acked: int
+    degraded: int
+    refused: int
+    returned: int
+    unknown: int
+
+
+class SendsWriter:
+    """The sends of one producer. Raises LedgerError when the folder is damaged or the disk is full."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the folder, or go on after its last row."""
+        self._table = Table(folder, SENDS)
+        due, sent, settled, outcome = (
+            np.frombuffer(self._table.views[name], dtype=SENDS[name])
+            for name in ("due_ns", "sent_ns", "settled_ns", "outcome")
+        )
+        self.next_seq = used_rows((due != 0) | (sent != 0))
+        """one past the last row that has `due_ns` or `sent_ns`"""
+        self.last_ack_ns = int(settled[outcome == Outcome.ACKED].max(initial=0))
+        """when the newest ack was settled; 0: none yet"""
+        self._sent = int(np.count_nonzero(sent))
+        self._skipped = int(np.count_nonzero((due != 0) & (sent == 0)))
+        self._settled = [int(np.count_nonzero((outcome == o) & (settled != 0))) for o in Outcome]
+        del due, sent, settled, outcome  # they would pin the maps
+        self._bind()
+
+    def _bind(self) -> None:
+        views = self._table.views
+        self._due_ns, self._sent_ns, self._settled_ns = views["due_ns"], views["sent_ns"], views["settled_ns"]
+        self._offset, self._place = views["offset"], views["place"]
+        self._outcome, self._epoch = views["outcome"], views["epoch"]
+        self._capacity = self._table.capacity
+
+    @property
+    def counts(self) -> SendCounts:
+        """Totals of this folder, earlier lives of the producer included."""
+        n = self._settled
+        return SendCounts(self._sent, self._skipped, n[1], n[2], n[3], n[5], n[4])
+
+    def sent(self, seq: int, due_ns: int, place: int, epoch: int, sent_ns: int) -> None:
+        """Record one send, before the client call; again for one seq only when nothing had left the process."""
+        if seq >= self._capacity:
+            self._grow(seq)
+        if self._sent_ns[seq] == 0:
+            self._sent += 1
+            self._offset[seq] = -1
+        self._due_ns[seq] = due_ns
+        self._place[seq] = place
+        self._epoch[seq] = epoch
+        self._sent_ns[seq] = sent_ns
+        if seq >= self.next_seq:
+            self.next_seq = seq + 1
+
+    def skip(self, seq: int, due_ns: int) -> None:
+        """Record that a message fell due and will not be sent. One that `sent` named and that provably did not leave
+        the process becomes skipped; one that is settled stays as it is."""
+        if seq >= self._capacity:
+            self._grow(seq)
+        if self._settled_ns[seq]:
+            return
+        if self._sent_ns[seq]:
+            self._sent_ns[seq] = 0
+            self._sent -= 1
+            self._skipped += 1
+        elif not self._due_ns[seq]:
+            self._skipped += 1
+        self._due_ns[seq] = due_ns
+        if seq >= self.next_seq:
+            self.next_seq = seq + 1
+
+    def settle(self, seq: int, outcome: Outcome, offset: int, place: int, settled_ns: int) -> bool:
+        """Record what became of a send; offset -1: not named, place -1: as sent. True: it was open until now.
+
+        UNKNOWN may become ACKED or DEGRADED; nothing else changes once it is settled, so RETURNED wins over the ack
+        that follows. Raises ValueError for a message that was never sent.
+        """
+        if not 0 <= seq < self.next_seq or not self._sent_ns[seq]:
+            raise ValueError(f"settle of message {seq}, which was never sent")
+        was_open = not self._settled_ns[seq]
+        if not was_open:
+            if self._outcome[seq] != Outcome.UNKNOWN or outcome not in _LATE:
+                return False
+            self._settled_ns[seq] = 0  # a kill right here leaves it unsettled, which is unknown still
+            self._settled[Outcome.UNKNOWN] -= 1
+        self._outcome[seq] = outcome
+        self._offset[seq] = offset
+        if place >= 0:
+            self._place[seq] = place
+        self._settled_ns[seq] = settled_ns
+        self._settled[outcome] += 1
+        if outcome == Outcome.ACKED:
+            self.last_ack_ns = settled_ns
+        return was_open
+
+    def close(self) -> None:
+        """Unmap; the files stay."""
+        del self._due_ns, self._sent_ns, self._settled_ns, self._offset, self._place, self._outcome, self._epoch
+        self._table.close()
+
+    def _grow(self, seq: int) -> None:
+        self._table.grow(seq + 1)
+        self._bind()
+
+
+class ReceiptsWriter:
+    """The receipts of one consumer or audit reader. Raises LedgerError as SendsWriter does."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the folder, or go on after its last row."""
+        self._table = Table(folder, RECEIPTS)
+        self.rows = used_rows(np.frombuffer(self._table.views["received_ns"], dtype="<i8"))
+        """receipts so far"""
+        self._bind()
+
+    def _bind(self) -> None:
+        views = self._table.views
+        self._received_ns, self._producer, self._seq = views["received_ns"], views["producer"], views["seq"]
+        self._place, self._offset = views["place"], views["offset"]
+        self._flags, self._epoch = views["flags"], views["epoch"]
+        self._capacity = self._table.capacity
+
+    def append(
+        self, received_ns: int, producer: int, seq: int, place: int, offset: int, flags: int, epoch: int
+    ) -> None:
+        """Record one delivery, before it is acknowledged to the broker."""
+        row = self.rows
+        if row >= self._capacity:
+            self._table.grow(row + 1)
+            self._bind()
+        self._producer[row] = producer
+        self._seq[row] = seq
+        self._place[row] = place
+        self._offset[row] = offset
+        self._flags[row] = flags
+        self._epoch[row] = epoch
+        self._received_ns[row] = received_ns
+        self.rows = row + 1
+
+    def close(self) -> None:
+        """Unmap; the files stay."""
+        del self._received_ns, self._producer, self._seq, self._place, self._offset, self._flags, self._epoch
+        self._table.close()
+
+
+class EventsWriter:
+    """events.jsonl: one writer, the runner; every line reaches the kernel before `write` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file, or go on after its last whole line (a torn one is cut off)."""
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            os.ftruncate(self._fd, path.read_bytes().rfind(b"\n") + 1)
+        except OSError as error:
+            raise LedgerError(f"{path}: {error.strerror}") from error
+
+    def write(self, event: str, **fields: object) -> None:
+        """Append one event, stamped now unless `t_ns` is given. Raises LedgerError when the disk is full."""
+        line = {"t_ns": fields.pop("t_ns", None) or now_ns(), "event": event, **fields}
+        data = json.dumps(line, default=str).encode() + b"\n"
+        try:
+            if os.write(self._fd, data) != len(data):
+                raise LedgerError(f"{self._path}: the disk is full")
+        except OSError as error:
+            raise LedgerError(f"{self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def load_sends(folder: Path) -> Columns:
+    """Columns of a sends folder, trimmed to its rows. Raises LedgerError naming a missing or truncated file."""
+    columns = load_columns(folder, SENDS)
+    width = min(len(columns["due_ns"]), len(columns["sent_ns"]))
+    rows = used_rows((columns["due_ns"][:width] != 0) | (columns["sent_ns"][:width] != 0))
+    return trim(folder, columns, rows)
+
+
+def load_receipts(folder: Path) -> Columns:
+    """Columns of a receipts or audit folder, trimmed to its rows. Raises LedgerError as load_sends."""
+    columns = load_columns(folder, RECEIPTS)
+    return trim(folder, columns, used_rows(columns["received_ns"]))
+
+
+def load_events(path: Path) -> list[dict[str, Any]]:
+    """All events in order. A last line torn by a kill is dropped; a torn line elsewhere is a LedgerError."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    events = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict) or not isinstance(event.get("t_ns"), int) or "event" not in event:
+                raise ValueError("not an event")
+        except ValueError as error:
+            if number == len(lines):  # nothing ended this line: the writer was killed in it
+                break
+            raise LedgerError(f"{path}: line {number} is not an event") from error
+        events.append(event)
+    return events
+
+
+def write_cell(cell_dir: Path, record: Mapping[str, object]) -> None:
+    """Write cell.json, whole or not at all. Raises LedgerError when the disk is full."""
+    path = cell_dir / "cell.json"
+    part = path.with_suffix(".json.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+
+
+def read_cell(cell_dir: Path) -> dict[str, Any]:
+    """The record in cell.json. Raises LedgerError when there is none, or it is no JSON object."""
+    path = cell_dir / "cell.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise LedgerError(f"{path}: not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise LedgerError(f"{path}: expected one JSON object")
+    return record
+
+
+def events_path(cell_dir: Path) -> Path:
+    """Where the events of a cell stand."""
+    return cell_dir / "ledger" / "events.jsonl"
+
+
+def sends_folders(cell_dir: Path) -> dict[int, Path]:
+    """Producer number -> folder, the runner's own included."""
+    return _folders(cell_dir, "sends")
+
+
+def receipts_folders(cell_dir: Path) -> dict[int, Path]:
+    """Consumer number -> folder."""
+    return _folders(cell_dir, "receipts")
+
+
+def audit_folders(cell_dir: Path) -> dict[int, Path]:
+    """Audit reader number -> folder."""
+    return _folders(cell_dir, "audit")
+
+
+def _folders(cell_dir: Path, name: str) -> dict[int, Path]:
+    found = {}
+    for path in (cell_dir / "ledger").glob(f"{name}.*"):
+        number = path.name.partition(".")[2]
+        if number.isdigit():
+            found[int(number)] = path
+    return dict(sorted(found.items()))

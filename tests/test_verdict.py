@@ -1,0 +1,199 @@
+"""Each row of the verdict table, in both directions, and which of two rows wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mqtest.model import Duplicates, Order, Promise, Verdict
+from mqtest.verdict import Facts, covers, fault_bit, verdict
+
+PROMISE = Promise(
+    survives=("none", "kill:leader", "kill:all+partition:one"),
+    duplicates=Duplicates.REDELIVERED,
+    order=Order.PLACE,
+    source="a test",
+)
+CLEAN: Mapping[str, Any] = {
+    "sent": 110,
+    "acked": 100,
+    "refused": 4,
+    "returned": 0,
+    "lost": 0,
+    "foreign": 0,
+    "corrupt": 0,
+    "phantom": 0,
+    "offset_divergence": 0,
+    "stored_twice": 0,
+    "redelivered": 0,
+    "redelivered_unflagged": None,
+    "reordered": 0,
+    "not_found": None,
+}
+KEPT = Facts(
+    fault="kill:leader",
+    bit=True,
+    promise=PROMISE,
+    acknowledged=True,
+    floor=100,
+    found=CLEAN,
+    dead=None,
+    failed=None,
+    incomplete=None,
+)
+UNLISTED = replace(KEPT, fault="power-cut:all")
+
+
+def with_found(facts: Facts, **found: Any) -> Facts:
+    return replace(facts, found={**facts.found, **found})
+
+
+def promising(facts: Facts, **parts: Any) -> Facts:
+    return replace(facts, promise=replace(facts.promise, **parts))
+
+
+def test_kept() -> None:
+    assert verdict(KEPT) == (Verdict.KEPT, "0 of 100 acked messages lost under kill:leader")
+    assert verdict(UNLISTED)[0] is Verdict.KEPT
+
+
+@pytest.mark.parametrize("name", ["foreign", "corrupt", "phantom", "offset_divergence"])
+@pytest.mark.parametrize("facts", [KEPT, UNLISTED, replace(KEPT, incomplete="x", dead="y", failed="z", bit=False)])
+def test_what_nobody_may_do_is_always_broken(facts: Facts, name: str) -> None:
+    decided, reason = verdict(with_found(facts, **{name: 3}))
+    assert decided is Verdict.BROKEN
+    assert reason.startswith(f"3 {name.replace('_', ' ')} under ")
+
+
+def test_acked_loss_under_a_listed_fault_is_broken_else_documented() -> None:
+    assert verdict(with_found(KEPT, lost=1)) == (Verdict.BROKEN, "1 lost under kill:leader")
+    assert verdict(with_found(UNLISTED, lost=1)) == (
+        Verdict.LOST_AS_DOCUMENTED,
+        "1 of 100 acked messages lost under power-cut:all, which the promise does not cover",
+    )
+
+
+_DUPLICATES = [
+    ("stored_twice", Duplicates.NONE, True),
+    ("redelivered", Duplicates.NONE, True),
+    ("redelivered_unflagged", Duplicates.NONE, True),
+    ("stored_twice", Duplicates.REDELIVERED, True),
+    ("redelivered", Duplicates.REDELIVERED, False),
+    ("redelivered_unflagged", Duplicates.REDELIVERED, True),
+    ("stored_twice", Duplicates.ANY, False),
+    ("redelivered", Duplicates.ANY, False),
+    ("redelivered_unflagged", Duplicates.ANY, False),
+]
+
+
+@pytest.mark.parametrize(("name", "allowed", "broken"), _DUPLICATES)
+def test_duplicates_beyond_the_promise(name: str, allowed: Duplicates, broken: bool) -> None:
+    listed = with_found(promising(KEPT, duplicates=allowed), **{name: 2})
+    assert verdict(listed)[0] is (Verdict.BROKEN if broken else Verdict.KEPT)
+    assert verdict(replace(listed, fault="power-cut:all"))[0] is Verdict.KEPT
+
+
+def test_disorder_beyond_the_promise() -> None:
+    disorder = with_found(KEPT, reordered=2)
+    assert verdict(disorder) == (Verdict.BROKEN, "2 reordered under kill:leader")
+    assert verdict(promising(disorder, order=Order.NONE))[0] is Verdict.KEPT
+    assert verdict(replace(disorder, fault="power-cut:all"))[0] is Verdict.KEPT
+
+
+def test_dead() -> None:
+    dead = replace(KEPT, dead="kafka-1: exit code 1", failed="no recovery", incomplete="no audit")
+    assert verdict(dead) == (Verdict.DEAD, "kafka-1: exit code 1")
+
+
+def test_unknown() -> None:
+    assert verdict(replace(KEPT, failed="disk full"))[0] is Verdict.UNKNOWN
+    decided, reason = verdict(with_found(replace(KEPT, incomplete="place 0 has no fence", bit=False), lost=None))
+    assert (decided, reason) == (Verdict.UNKNOWN, "the audit is not complete: place 0 has no fence")
+
+
+def test_invalid_when_the_fault_did_not_bite() -> None:
+    assert verdict(replace(KEPT, bit=False)) == (Verdict.INVALID, "the fault kill:leader did not bite: no evidence")
+
+
+def test_a_fault_that_did_not_bite_is_judged_as_none() -> None:
+    lost = with_found(replace(UNLISTED, bit=False), lost=5)
+    assert verdict(lost) == (Verdict.BROKEN, "5 lost under none (the fault power-cut:all did not bite)")
+    assert verdict(promising(lost, survives=("kill:leader",)))[0] is Verdict.INVALID
+
+
+def test_a_fault_whose_bite_could_not_be_told_is_not_judged_as_none() -> None:
+    ended = with_found(replace(UNLISTED, bit=None, failed="engine gone"), redelivered_unflagged=3)
+    assert verdict(ended)[0] is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(("acked", "decided"), [(99, Verdict.INVALID), (100, Verdict.KEPT)])
+def test_the_floor(acked: int, decided: Verdict) -> None:
+    assert verdict(with_found(KEPT, acked=acked))[0] is decided
+
+
+@pytest.mark.parametrize(("refused", "decided"), [(11, Verdict.INVALID), (10, Verdict.KEPT)])
+def test_the_floor_without_acknowledgements_counts_sends_without_an_error(refused: int, decided: Verdict) -> None:
+    quiet = with_found(replace(KEPT, acknowledged=False), acked=None, lost=None, not_found=0, refused=refused)
+    assert verdict(quiet)[0] is decided
+
+
+@pytest.mark.parametrize("fault", ["none", "kill:leader", "power-cut:all"])
+def test_not_found_without_acknowledgements_is_as_documented_under_any_fault(fault: str) -> None:
+    quiet = with_found(replace(KEPT, acknowledged=False, fault=fault), acked=None, lost=None, not_found=6)
+    assert verdict(quiet) == (
+        Verdict.LOST_AS_DOCUMENTED,
+        f"6 of 110 unacknowledged messages not found under {fault}, nothing was promised",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "listed"),
+    [
+        ("kill:leader", True),
+        ("kill:all", False),
+        ("none", True),
+        ("kill:all+partition:one", True),
+        ("partition:one+kill:all", True),
+        ("partition:one", False),
+        ("kill:leader+partition:one", False),
+    ],
+)
+def test_a_composed_fault_is_covered_only_as_a_whole(fault: str, listed: bool) -> None:
+    assert covers(PROMISE, fault) is listed
+
+
+def step(step_: str, evidence: Any = None, action: str = "kill", target: str = "leader") -> dict[str, Any]:
+    return {"t_ns": 1, "event": "fault", "step": step_, "action": action, "target": target, "evidence": evidence}
+
+
+BIT = {"exit_code": 137}
+_BITES = [
+    ("none", [], True),
+    ("kill:leader", [], False),
+    ("kill:leader", [step("inject"), step("injected", BIT), step("healed", {})], True),
+    ("kill:leader", [step("inject"), step("injected", {}), step("healed", BIT)], True),
+    ("kill:leader", [step("inject"), step("injected", {}), step("healed", {})], False),
+    ("kill:leader", [step("inject", BIT), step("heal", BIT), step("healed", {})], False),
+    ("kill:leader", [step("inject"), step("injected", {})], None),
+    ("kill:leader", [step("inject")], None),
+    ("kill:leader", [step("injected", BIT)], True),
+    ("kill:leader", [step("injected", BIT, action="pause"), step("healed", {}, action="pause")], False),
+    ("kill:leader+pause:one", [step("injected", BIT), step("injected", BIT, "pause", "one")], True),
+    ("kill:leader+pause:one", [step("injected", BIT)], False),
+    (
+        "kill:leader+pause:one",
+        [step("injected", BIT), step("injected", {}, "pause", "one"), step("healed", {}, "pause", "one")],
+        False,
+    ),
+    ("kill:leader+kill:one", [step("injected", BIT), step("injected", BIT, "kill", "one")], True),
+    ("kill:leader+kill:one", [step("injected", BIT)], False),
+    ("kill:leader", [step("injected", BIT), step("injected", {}, target="b"), step("healed", {}, target="b")], False),
+]
+
+
+@pytest.mark.parametrize(("fault", "events", "bit"), _BITES)
+def test_evidence(fault: str, events: list[dict[str, Any]], bit: bool | None) -> None:
+    assert fault_bit(fault, [{"t_ns": 0, "event": "phase", "name": "steady"}, *events]) is bit
