@@ -133,7 +133,7 @@ class CellRun:
         while True:
             gone = cluster.exited()
             if gone:
-                raise ClusterError(f"ended while starting: {_last_words(cluster, gone, self._folder)}")
+                raise ClusterError(f"ended while starting: {self._last_words(cluster, gone)}")
             try:
                 broker.await_nodes(5.0)
                 return
@@ -190,7 +190,7 @@ class CellRun:
         while now_ns() < deadline:
             gone = cluster.exited()
             if gone:
-                why = f"ended by themselves after the heal: {_last_words(cluster, gone, self._folder)}"
+                why = f"ended by themselves after the heal: {self._last_words(cluster, gone)}"
                 break
             try:
                 broker.await_ready(5.0)
@@ -216,9 +216,14 @@ class CellRun:
             self._workers.start(self._plans(Role.CONSUMER, broker.wiring()))
             self._workers.go(Role.CONSUMER)
         why = "everything consumed"
+
+        def drained() -> bool:
+            self._look()
+            return broker.remaining(self._workers.positions()) == 0
+
         try:
             wait_until(
-                lambda: self._look() or broker.remaining(self._workers.positions()) == 0,
+                drained,
                 phases.drain_s,
                 "the consumers to take everything",
                 poll_s=0.2,
@@ -238,6 +243,17 @@ class CellRun:
             return
         with self._stage("down"):
             cluster.down()
+
+    def _last_words(self, cluster: Cluster, gone: Mapping[str, int]) -> str:
+        """Why each of these nodes ended: the setting that its log blames, or the last telling line of it."""
+        cluster.save_logs(self._folder / "logs")
+        blamed = getattr(broker_module(self._cell.profile.broker), "boot_error", lambda _log: None)
+        words = []
+        for name, code in sorted(gone.items()):
+            path = self._folder / "logs" / f"{name}.log"
+            log = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            words.append(f"{name} exit code {code}: {blamed(log) or _telling(log)}")
+        return "; ".join(words)
 
     # --- the workers
 
@@ -338,14 +354,8 @@ def _record(run_id: str, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _last_words(cluster: Cluster, gone: Mapping[str, int], folder: Path) -> str:
-    """Exit codes and the last telling line of each node's log."""
-    cluster.save_logs(folder / "logs")
-    words = []
-    for name, code in sorted(gone.items()):
-        path = folder / "logs" / f"{name}.log"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        telling = [x for x in lines if any(w in x.lower() for w in ("error", "exception", "fatal", "invalid"))]
-        last = (telling or lines or ["no log"])[-1].strip()
-        words.append(f"{name} exit code {code}: {last[:300]}")
-    return "; ".join(words)
+def _telling(log: str) -> str:
+    """The last line of a log that speaks of an error, else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    telling = [x for x in lines if any(w in x.lower() for w in ("error", "exception", "fatal", "invalid"))]
+    return (telling or lines or ["no log"])[-1][:300]

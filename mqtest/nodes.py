@@ -1,8 +1,9 @@
-"""The cluster of one cell: containers, or the process of the embedded broker."""
+"""The cluster of one cell: containers, or the process of the embedded broker; and what frames the cells of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mqtest.brokers import broker_module
@@ -35,3 +36,21 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
         timeout_s=cell.phases.up_s,
         progress=progress,
     )
+
+
+@contextmanager
+def engine_for(cells: Iterable[Cell], run_id: str, progress: Callable[[str], None], *, keep: bool) -> Iterator[None]:
+    """Around the cells of a run: clear what dead runs left, then take this run's own agent, network guard and disks
+    away, on every way out. With `keep` they stay with the cluster that was left up. Nothing without containers."""
+    if all(cell.profile.broker == _EMBEDDED for cell in cells):
+        yield
+        return
+
+    from mqtest.cluster import leftovers
+
+    leftovers.clean(all_runs=False, by_hand=False, progress=progress)
+    try:
+        yield
+    finally:
+        if not keep:
+            leftovers.close_run(run_id, progress)

@@ -21,12 +21,12 @@ from types import FrameType
 from mqtest import __version__, host
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
+from mqtest.cluster.locks import RunLock
 from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
-from mqtest.cluster.locks import RunLock
 from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
-from mqtest.nodes import bring_up
+from mqtest.nodes import bring_up, engine_for
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
 from mqtest.scenario import Scenario
@@ -49,14 +49,19 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
         watch.run_planned(todo, sum(expected_s(c) for c in todo), plan.disk_mb)
         watch.run_opened(run_dir)
         try:
-            for number, cell in enumerate(todo, 1):
-                watch.cell_started(cell, number, len(todo))
-                folder = run_dir / "cells" / cell.id
-                CellRun(run_dir.name, cell, folder, keep=keep, watch=watch).run()
-                watch.cell_judged(cell.id, judge(folder).row)
+            _run_cells(run_dir, todo, keep, watch)
         finally:
             watch.run_ended()
     return run_dir
+
+
+def _run_cells(run_dir: Path, cells: Sequence[Cell], keep: bool, watch: Watch) -> None:
+    with engine_for(cells, run_dir.name, watch.note, keep=keep):
+        for number, cell in enumerate(cells, 1):
+            watch.cell_started(cell, number, len(cells))
+            folder = run_dir / "cells" / cell.id
+            CellRun(run_dir.name, cell, folder, keep=keep, watch=watch).run()
+            watch.cell_judged(cell.id, judge(folder).row)
 
 
 def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[Node, ...]:

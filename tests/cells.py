@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mqtest.cell_run import CellRun
+from mqtest.cluster.locks import RunLock
 from mqtest.errors import MqtestError
 from mqtest.faults import parse_fault
 from mqtest.judge import Judgement, judge
 from mqtest.model import Cell, Phases, Profile, Value, Workload
+from mqtest.nodes import engine_for
 from mqtest.profile import find_profile, image_version
 from mqtest.watch import SilentWatch
 
@@ -21,6 +23,10 @@ QUICK = Phases(
 """for the memory broker"""
 REAL = Phases(warm_up_s=2, steady_s=4, hold_s=3, after_s=2)
 """for the real ones"""
+
+
+def _ignore(_text: str) -> None:
+    return
 
 
 def changed(profile: str, table: str, **keys: Value | None) -> Profile:
@@ -61,6 +67,7 @@ def make_cell(profile: str | Profile, fault: str, **options: object) -> Cell:
 def run_cell(folder: Path, cell: Cell) -> Judgement:
     """Run it in `folder`/cells/<id> and judge what it left. What the cell itself raises is in its ledger."""
     path = folder / "cells" / cell.id
-    with contextlib.suppress(MqtestError):  # recorded as `failed`
-        CellRun(f"test-{os.getpid()}-{folder.name}", cell, path, keep=False, watch=SilentWatch()).run()
+    run_id = f"test-{os.getpid()}-{folder.name}"
+    with RunLock(run_id), engine_for([cell], run_id, _ignore, keep=False), contextlib.suppress(MqtestError):
+        CellRun(run_id, cell, path, keep=False, watch=SilentWatch()).run()  # what it raises is recorded as `failed`
     return judge(path)

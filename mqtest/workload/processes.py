@@ -65,9 +65,7 @@ class Workers:
                 thread.start()
                 self._threads.append(thread)
             self._tell(worker, msgspec.json.encode(plan).decode())
-        wait_until(
-            lambda: self.check() or all(w.ready for w in started), timeout_s, "the workers to be ready", poll_s=0.01
-        )
+        self._await(lambda: all(w.ready for w in started), timeout_s, "the workers to be ready")
 
     def go(self, role: Role) -> None:
         """Begin."""
@@ -80,9 +78,16 @@ class Workers:
     def wait_done(self, role: Role, timeout_s: float) -> None:
         """Until all workers of the role are done; raises WaitTimeout, or ClusterError when one died."""
         chosen = [w for w in self._workers if w.plan.role is role]
-        wait_until(lambda: self.check() or all(w.done for w in chosen), timeout_s, f"every {role} to finish")
+        self._await(lambda: all(w.done for w in chosen), timeout_s, f"every {role} to finish")
         for worker in chosen:
             worker.process.wait(10)
+
+    def _await(self, condition: Callable[[], bool], timeout_s: float, why: str) -> None:
+        def holds() -> bool:
+            self.check()
+            return condition()
+
+        wait_until(holds, timeout_s, why, poll_s=0.01)
 
     def check(self) -> None:
         """Raises ClusterError when a worker died or gave up; its last words are in it."""
