@@ -1,0 +1,60 @@
+"""One command: `python3 -m agent_program COMMAND JSON`, one JSON line out.
+
+The line is {"ok": answer}, {"refused": reason} or {"failed": reason}; a reason is one line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from . import disks, packets, power
+from .proofs import FailedError, RefusedError, Target
+
+Request = Mapping[str, Any]
+
+
+def _targets(request: Request) -> Sequence[Target]:
+    return [Target.read(entry) for entry in request["targets"]]
+
+
+def _isolate(request: Request) -> dict[str, Any]:
+    return {entry["name"]: packets.isolate(Target.read(entry), entry["peers"]) for entry in request["targets"]}
+
+
+def _rejoin(request: Request) -> dict[str, Any]:
+    return {target.name: packets.rejoin(target) for target in _targets(request)}
+
+
+def main(command: str, request: Request) -> dict[str, Any]:
+    """The answer to one command."""
+    try:
+        return {"ok": COMMANDS[command](request)}
+    except RefusedError as refused:
+        return {"refused": str(refused)}
+    except FailedError as failed:
+        return {"failed": str(failed)}
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"failed": f"{command}: {error}"}
+
+
+COMMANDS: Mapping[str, Callable[[Request], object]] = {
+    "make-disks": lambda request: disks.make(request["names"], request["fs"], request["size_mb"]),
+    "list-disks": lambda request: disks.listing(),
+    "remove-disks": lambda request: disks.remove(request["disks"]),
+    "await-unmounted": lambda request: disks.await_unmounted(request["devices"], request["timeout_s"]),
+    "detach": lambda request: disks.detach(request["minor"]),
+    "sync": lambda request: power.sync(_targets(request)),
+    "kill": lambda request: power.kill(_targets(request)),
+    "cut": lambda request: power.cut(_targets(request), request["age_s"]),
+    "witnesses": lambda request: power.read_witnesses(_targets(request)),
+    "space": lambda request: power.space(_targets(request)),
+    "isolate": _isolate,
+    "rejoin": _rejoin,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], json.loads(sys.argv[2]))))
