@@ -137,7 +137,7 @@ forget_dead() { # forget_dead PIDFILE NAME: a file left by a killed process keep
   [ ! -f "$1" ] || is_alive "$(cat "$1")" "$2" || rm -f "$1"
 }
 
-dockerd_starts() { # without an init system: by hand, in a session of its own
+dockerd_starts() { # without an init system: by hand, and it outlives this terminal
   forget_dead "$pid_file" dockerd
   forget_dead /var/run/docker.pid dockerd
   forget_dead /var/run/docker/containerd/containerd.pid containerd

@@ -46,8 +46,10 @@ def engine_for(cells: Iterable[Cell], run_id: str, progress: Callable[[str], Non
         yield
         return
 
+    from mqtest import doctor
     from mqtest.cluster import leftovers
 
+    doctor.require_engine()
     leftovers.clean(all_runs=False, by_hand=False, progress=progress)
     try:
         yield

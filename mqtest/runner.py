@@ -22,6 +22,7 @@ from mqtest import __version__, host
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
+from mqtest.doctor import require_engine
 from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
@@ -82,6 +83,7 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         disk_mb=4096,
         version=image_version(profile.broker),
     )
+    require_engine()
     cluster = bring_up(cell, name, Path.cwd() / name, progress)
     try:
         broker = broker_module(profile.broker).connect(profile, cluster.nodes, cell.workload.places)

@@ -89,8 +89,8 @@ def load(path: Path) -> Scenario:
             raise UsageError(f"{path}: {key}: must be at least {least}")
     if file.fs not in _FILESYSTEMS:
         raise UsageError(f"{path}: fs: {toml.unknown('filesystem', file.fs, list(_FILESYSTEMS))}")
-    if file.disk_mb is not None and file.disk_mb < 64:
-        raise UsageError(f"{path}: disk_mb: must be at least 64")
+    if file.disk_mb is not None and file.disk_mb < 300:
+        raise UsageError(f"{path}: disk_mb: must be at least 300")
     profiles = tuple(_profile(name, f"{path}: profiles") for name in _some(file.profiles, "profiles", path))
     faults = tuple(parse_fault(text, f"{path}: faults") for text in _some(file.faults, "faults", path))
     must_lose = tuple(parse_fault(text, f"{path}: must_lose") for text in file.must_lose)

@@ -53,6 +53,7 @@ class ConsumerLoop:
         self._client: Consumer | None = None
         self._epoch = -1
         self._reopen_at_ns = 0
+        self._why_not = ""
         self._delivered = 0
         self._positions: dict[int, int] = {}
 
@@ -90,15 +91,16 @@ class ConsumerLoop:
         if now < self._reopen_at_ns:
             self._control.pause((self._reopen_at_ns - now) / NS_PER_S)
         self._reopen_at_ns = now_ns() + _REOPEN_NS
-        self._epoch += 1
-        load = self._plan.workload
+        epoch, consumers = self._epoch + 1, self._plan.workload.consumers
         try:
-            self._client = self._open_client(self._plan.wiring, self._plan.number, self._epoch, load.consumers)
+            self._client = self._open_client(self._plan.wiring, self._plan.number, epoch, consumers)
         except ClientError as error:
-            self._control.event(
-                "client", consumer=self._plan.number, epoch=self._epoch, state="not opened", why=str(error)
-            )
+            if str(error) != self._why_not:
+                self._why_not = str(error)
+                self._control.event("client", consumer=self._plan.number, state="not opened", why=self._why_not)
             return
+        self._why_not = ""
+        self._epoch = epoch
         self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="opened")
 
     def _stats(self) -> dict[str, object]:

@@ -41,6 +41,7 @@ class ProducerLoop:
         self._client: Producer | None = None
         self._epoch = -1
         self._reopen_at_ns = 0
+        self._why_not = ""
         self._in_flight = 0
         self._seq = self._ledger.next_seq
         self._waiting: deque[tuple[int, int]] = deque()
@@ -137,9 +138,11 @@ class ProducerLoop:
         try:
             self._client = self._open_client(self._plan.wiring, self._settler(epoch), self._plan.number, epoch)
         except ClientError as error:
-            self._epoch = epoch
-            self._control.event("client", producer=self._plan.number, epoch=epoch, state="not opened", why=str(error))
+            if str(error) != self._why_not:  # said once, not ten times a second
+                self._why_not = str(error)
+                self._control.event("client", producer=self._plan.number, state="not opened", why=self._why_not)
             return
+        self._why_not = ""
         self._epoch = epoch
         self._in_flight = 0
         self._control.event("client", producer=self._plan.number, epoch=epoch, state="opened")

@@ -1,0 +1,179 @@
+"""Two questions to one Kafka node over a socket of our own: what do you know of the cluster, what can you do?
+
+The client library asks whichever node it likes, and its answers leave out the leader epoch and the features. But
+after a partition an old leader goes on naming itself, with a full ISR, until it has caught up: only the views of all
+nodes side by side, and their epochs, show who leads and whether everybody knows. Rules: one question is one connection
+with one bound; what a node does not answer in time, or what cannot be parsed, is an OSError or a ValueError.
+
+Formats: kafka.apache.org/protocol, Metadata v8 (fixed-width fields) and ApiVersions v3 (compact fields and tags).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_METADATA = 3
+_API_VERSIONS = 18
+_CLIENT = "mqtest"
+_LARGEST = 16 << 20
+_FINALIZED_FEATURES = 2  # tag in the ApiVersions response
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition as one node sees it. `leader` -1: none."""
+
+    leader: int
+    epoch: int
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one node knows: the brokers that are alive (id -> host), and every partition of every topic, the
+    cluster's own topics included."""
+
+    brokers: Mapping[int, str]
+    partitions: Mapping[tuple[str, int], Partition]
+
+
+def view(address: str, port: int, timeout_s: float) -> View:
+    """Ask one node for its view of the cluster; raises OSError or ValueError."""
+    body = struct.pack(">i???", -1, False, False, False)  # all topics, create none, no authorized operations
+    return _parse(_ask(address, port, _METADATA, 8, body, timeout_s), _read_view)
+
+
+def features(address: str, port: int, timeout_s: float) -> Mapping[str, int]:
+    """The features that are finalized in the cluster and their levels, by one node; raises OSError or ValueError."""
+    name = bytes([len(_CLIENT) + 1]) + _CLIENT.encode()
+    body = b"\0" + name + name + b"\0"  # end of the flexible request header; software name, version; no tags
+    return _parse(_ask(address, port, _API_VERSIONS, 3, body, timeout_s), _read_features)
+
+
+def _ask(address: str, port: int, api: int, version: int, body: bytes, timeout_s: float) -> bytes:
+    """Send one request, return the response without its header."""
+    deadline = time.monotonic() + timeout_s
+    request = struct.pack(f">hhih{len(_CLIENT)}s", api, version, 1, len(_CLIENT), _CLIENT.encode()) + body
+    with socket.create_connection((address, port), timeout=timeout_s) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        (size,) = struct.unpack(">i", _receive(connection, 4, deadline))
+        if not 4 <= size <= _LARGEST:
+            raise ValueError(f"{address}:{port} answered with {size} bytes")
+        return _receive(connection, size, deadline)[4:]
+
+
+def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
+    got = bytearray()
+    while len(got) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        connection.settimeout(left)
+        part = connection.recv(size - len(got))
+        if not part:
+            raise ConnectionResetError("closed by the node")
+        got += part
+    return bytes(got)
+
+
+def _parse(data: bytes, read: Callable[[_Cursor], T]) -> T:
+    try:
+        return read(_Cursor(data))
+    except (struct.error, UnicodeDecodeError, IndexError) as error:
+        raise ValueError(f"not a Kafka response: {error}") from error
+
+
+class _Cursor:
+    """Reads one response from front to back."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def number(self, code: str) -> int:
+        (value,) = struct.unpack_from(f">{code}", self.data, self.at)
+        self.at += struct.calcsize(code)
+        return int(value)
+
+    def raw(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise IndexError("a field runs over the end")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def text(self) -> str:
+        """A string with a length of 2 bytes; null reads as empty."""
+        return self.raw(max(self.number("h"), 0)).decode()
+
+    def numbers(self) -> tuple[int, ...]:
+        """An array of int32."""
+        return tuple(self.number("i") for _ in range(self.number("i")))
+
+    def varint(self) -> int:
+        """An unsigned varint; compact lengths are one more than what follows."""
+        value = shift = 0
+        while True:
+            byte = self.number("B")
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+
+def _read_view(cursor: _Cursor) -> View:
+    cursor.number("i")  # throttle
+    brokers = {}
+    for _ in range(cursor.number("i")):
+        node = cursor.number("i")
+        brokers[node] = cursor.text()
+        cursor.number("i")  # port
+        cursor.text()  # rack
+    cursor.text()  # cluster id
+    cursor.number("i")  # "controller": any broker, in KRaft
+    partitions = {}
+    for _ in range(cursor.number("i")):
+        cursor.number("h")  # error: a partition without a leader says so by its leader
+        topic = cursor.text()
+        cursor.number("?")  # internal
+        for _ in range(cursor.number("i")):
+            cursor.number("h")
+            index, leader, epoch = (cursor.number("i") for _ in range(3))
+            partitions[topic, index] = Partition(leader, epoch, cursor.numbers(), cursor.numbers())
+            cursor.numbers()  # offline replicas
+        cursor.number("i")  # authorized operations
+    return View(brokers, partitions)
+
+
+def _read_features(cursor: _Cursor) -> Mapping[str, int]:
+    error = cursor.number("h")
+    if error:
+        raise ValueError(f"error {error} instead of the versions")
+    for _ in range(cursor.varint() - 1):  # the requests it knows
+        cursor.raw(6)
+        _skip_tags(cursor)
+    cursor.number("i")  # throttle
+    found: dict[str, int] = {}
+    for _ in range(cursor.varint()):
+        tag, size = cursor.varint(), cursor.varint()
+        if tag != _FINALIZED_FEATURES:
+            cursor.raw(size)
+            continue
+        for _ in range(cursor.varint() - 1):
+            name = cursor.raw(cursor.varint() - 1).decode()
+            found[name] = cursor.number("h")  # highest level, the one in force
+            cursor.number("h")  # lowest
+            _skip_tags(cursor)
+    return found
+
+
+def _skip_tags(cursor: _Cursor) -> None:
+    for _ in range(cursor.varint()):
+        cursor.varint()
+        cursor.raw(cursor.varint())

@@ -1,0 +1,308 @@
+"""Kafka through confluent-kafka (librdkafka), which reconnects and retries inside itself.
+
+Rules:
+- The only outcome of a send is its delivery report, or what `produce` itself raises. A report without error is ACKED;
+  a failed one is UNKNOWN, whatever it says, because a retry before it may have been stored.
+- Only a fatal error makes a client useless (an idempotent producer after the broker forgot part of the log). The
+  library hands it to no callback: `poll` raises it.
+- Every report finds its message through a partial that carries the sequence number: 0.3 µs of CPU dearer than reading
+  it out of the returned body, and it needs no knowledge of the body.
+- A consumer's position is committed after `ack`, at most every COMMIT_EVERY_S, and never by the library itself.
+- The reader belongs to no group and begins at the first position that the broker names.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from confluent_kafka import Consumer as RdConsumer
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Producer as RdProducer
+
+from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
+from mqtest.model import RUNNER, Delivery, Outcome, Wiring
+
+COMMIT_EVERY_S: Final = 0.2
+BATCH: Final = 5000
+"""Most messages that one poll of a consumer returns."""
+
+_log = logging.getLogger("mqtest.librdkafka")
+_log.addHandler(logging.NullHandler())
+
+
+def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> Producer:
+    """Connect producer `number`; raises ClientError when no node answers within OPEN_TIMEOUT_S."""
+    if number == RUNNER:  # its fences must be acknowledged in earnest, whatever the profile does
+        wiring = replace(wiring, producer={**wiring.producer, "acks": "all"})
+    return Producer(wiring, settle, f"producer-{number}-{epoch}")
+
+
+def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Consumer:
+    """Join wiring.group as consumer `number`; raises ClientError when no node answers within OPEN_TIMEOUT_S."""
+    return Consumer(wiring, f"consumer-{number}-{epoch}")
+
+
+def open_reader(wiring: Wiring, places: Sequence[int]) -> Reader:
+    """Read `places` from their first position; raises ClientError when a place cannot be asked for it."""
+    return Reader(wiring, places)
+
+
+class Producer:
+    """One librdkafka producer; see the module's rules."""
+
+    def __init__(self, wiring: Wiring, settle: Settle, name: str) -> None:
+        self.failed: str | None = None
+        self.blocked = False
+        self._topic = wiring.topic
+        self._settle = settle
+        self._delivered = Outcome.ACKED if wiring.acknowledged else Outcome.UNKNOWN
+        self._closed = False
+        settings = {**wiring.producer, **_common(wiring, name), "error_cb": self._error}
+        self._client = _connected(RdProducer, settings, wiring.topic)
+
+    def send(self, seq: int, place: int, body: bytes) -> bool:
+        """Queue one message. False: the local queue is full, or the client is beyond use; nothing left the process."""
+        try:
+            self._client.produce(self._topic, body, partition=place, on_delivery=partial(self._report, seq, place))
+        except BufferError:
+            self.blocked = True
+            return False
+        except KafkaException as error:
+            self._error(error.args[0])
+            if self.failed:
+                return False
+            self._settle(seq, Outcome.REFUSED, -1, place)
+        return True
+
+    def poll(self, timeout_s: float) -> None:
+        """Hand on the delivery reports that are there; waits for the first one up to timeout_s."""
+        try:
+            if self._client.poll(timeout_s):
+                self.blocked = False
+        except KafkaException as error:
+            self._fail(error.args[0])
+
+    def close(self, timeout_s: float) -> None:
+        """Hand on the reports that are there, forget what is queued or in flight, disconnect."""
+        self.poll(0)
+        self._closed = True  # the reports that purging makes are ours, not the broker's
+        self._client.purge()
+        _bounded(self._client.close, timeout_s)
+
+    def _report(self, seq: int, place: int, error: KafkaError | None, message: Message) -> None:
+        if self._closed:
+            return
+        if error is None:
+            offset = message.offset()
+            self._settle(seq, self._delivered, -1 if offset is None else offset, place)
+        else:
+            self._settle(seq, Outcome.UNKNOWN, -1, place)
+            self._error(error)
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fail(error)
+
+    def _fail(self, error: KafkaError) -> None:
+        self.failed = self.failed or f"fatal: {error.str()}"
+
+
+class Consumer:
+    """One member of the cell's consumer group."""
+
+    def __init__(self, wiring: Wiring, name: str) -> None:
+        self.failed: str | None = None
+        self._topic = wiring.topic
+        self._returned: dict[int, int] = {}
+        self._acked: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
+        self._committed_at = 0.0
+        settings = {
+            "auto.offset.reset": "earliest",
+            **wiring.consumer,
+            **_common(wiring, name),
+            "group.id": wiring.group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_uncommitted",
+            "error_cb": self._error,
+            "on_commit": self._commit_answered,
+        }
+        self._client = _connected(RdConsumer, settings, wiring.topic)
+        self._client.subscribe([wiring.topic], on_revoke=self._revoked)
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        """What has arrived, at most BATCH; returns as soon as there is something."""
+        deliveries, broken = _fetch(self._client, timeout_s, self._error)
+        self.failed = self.failed or broken
+        for place, offset, _body, _redelivered in deliveries:
+            self._returned[place] = offset
+        self._commit_due()
+        return deliveries
+
+    def ack(self) -> None:
+        """Mark what poll returned for commit; commits when the last one is COMMIT_EVERY_S ago."""
+        self._acked.update(self._returned)
+        self._commit_due()
+
+    def close(self, timeout_s: float) -> None:
+        """Commit what was acked and leave the group."""
+
+        def leave() -> None:
+            try:
+                if offsets := self._uncommitted():
+                    self._client.commit(offsets=offsets, asynchronous=False)
+                    self._committed.update(self._acked)
+            except KafkaException as error:
+                _log.warning("commit at close failed: %s", error)
+            self._client.close()
+
+        _bounded(leave, timeout_s)
+
+    def _commit_due(self) -> None:
+        if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
+            self._commit()
+
+    def _commit(self) -> None:
+        offsets = self._uncommitted()
+        if not offsets:
+            return
+        self._committed_at = time.monotonic()
+        try:
+            self._client.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._error(error.args[0])
+            return
+        self._committed.update({o.partition: o.offset - 1 for o in offsets})
+
+    def _commit_answered(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """A commit that failed is made again with the next one that is due."""
+        if error is not None or any(p.error is not None for p in partitions):
+            self._committed.clear()
+
+    def _uncommitted(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(self._topic, place, offset + 1)
+            for place, offset in self._acked.items()
+            if self._committed.get(place) != offset
+        ]
+
+    def _revoked(self, _client: RdConsumer, partitions: Sequence[TopicPartition]) -> None:
+        """The group takes places away: commit what was acked, then forget them. What was returned and not acked is
+        read again by whoever gets them."""
+        self._commit()
+        for partition in partitions:
+            for positions in (self._returned, self._acked, self._committed):
+                positions.pop(partition.partition, None)
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in (KafkaError._MAX_POLL_EXCEEDED, KafkaError._FATAL):
+            self.failed = self.failed or error.str()
+
+
+class Reader:
+    """The audit of some places."""
+
+    def __init__(self, wiring: Wiring, places: Sequence[int]) -> None:
+        self.failed: str | None = None
+        settings = {
+            **_common(wiring, "reader"),
+            "group.id": f"{wiring.group}-audit",  # demanded by the library; nothing is committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",  # the first position comes from the broker, so a reset is a fault
+            "isolation.level": "read_uncommitted",
+            "socket.timeout.ms": 10_000,
+            "socket.connection.setup.timeout.ms": 2000,
+            "reconnect.backoff.max.ms": 1000,
+            "fetch.wait.max.ms": 50,
+            "fetch.error.backoff.ms": 50,
+            "fetch.message.max.bytes": 8 << 20,
+            "queued.min.messages": 200_000,
+            "error_cb": self._error,
+        }
+        self._client = _connected(RdConsumer, settings, wiring.topic)
+        self._starts: dict[int, int] = {}
+        try:
+            for place in places:
+                low, _high = self._client.get_watermark_offsets(
+                    TopicPartition(wiring.topic, place), timeout=OPEN_TIMEOUT_S, cached=False
+                )
+                self._starts[place] = low
+            self._client.assign([TopicPartition(wiring.topic, p, low) for p, low in self._starts.items()])
+        except KafkaException as error:
+            _bounded(self._client.close, 1.0)
+            raise ClientError(f"Kafka does not say where {wiring.topic} begins: {error}") from error
+
+    def starts(self) -> Mapping[int, int]:
+        """The first position of each place when the reader was opened, by the leader's word."""
+        return self._starts
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        """What has arrived, at most BATCH; returns as soon as there is something."""
+        deliveries, broken = _fetch(self._client, timeout_s, self._error)
+        self.failed = self.failed or broken
+        return deliveries
+
+    def ack(self) -> None:
+        """Nothing: an audit leaves no trace."""
+
+    def close(self, timeout_s: float) -> None:
+        """Disconnect."""
+        _bounded(self._client.close, timeout_s)
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._FATAL):
+            self.failed = self.failed or error.str()
+
+
+def _common(wiring: Wiring, name: str) -> dict[str, Any]:
+    return {"bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": _log}
+
+
+def _connected(kind: Any, settings: Mapping[str, Any], topic: str) -> Any:
+    """A client that has the topic's metadata; raises ClientError."""
+    try:
+        client = kind(dict(settings))
+    except KafkaException as error:
+        raise ClientError(f"the Kafka client refuses its settings: {error.args[0].str()}") from error
+    try:
+        client.list_topics(topic, timeout=OPEN_TIMEOUT_S)
+    except KafkaException as error:
+        _bounded(client.close, 1.0)
+        raise ClientError(f"no Kafka node answers: {error.args[0].str()}") from error
+    return client
+
+
+def _fetch(
+    client: RdConsumer, timeout_s: float, on_error: Callable[[KafkaError], None]
+) -> tuple[list[Delivery], str | None]:
+    """Everything that is there (`consume` alone would wait until its batch is full), and what the library raised."""
+    deliveries: list[Delivery] = []
+    try:
+        first = client.poll(timeout_s)
+        if first is None:
+            return deliveries, None
+        for message in (first, *client.consume(BATCH - 1, 0)):
+            if (error := message.error()) is not None:
+                on_error(error)
+            else:
+                # the three are never None in a message without error, which the library's types do not know
+                deliveries.append(Delivery(message.partition(), message.offset(), message.value() or b"", False))  # type: ignore[arg-type]
+    except KafkaException as raised:
+        return deliveries, f"fatal: {raised.args[0].str()}"
+    return deliveries, None
+
+
+def _bounded(close: Callable[[], object], timeout_s: float) -> None:
+    """Call `close`, which may wait for brokers that are gone, but not for longer than timeout_s; what is left of it
+    ends with the process."""
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(timeout_s)

@@ -1,0 +1,166 @@
+"""One AMQP connection with one channel, over pika's SelectConnection without a thread.
+
+Rules: pika's I/O loop is driven in bounded steps by whoever owns the Link. pika swallows what a callback raises, so
+callbacks only note what came. A Link that failed says why in `failed`, for good, and is never opened again; closing
+always lets go of the socket, also when the broker does not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import pika
+import pika.exceptions
+from pika.adapters.select_connection import IOLoop, SelectConnection
+
+from mqtest.clients import ClientError
+
+USER: Final = "guest"
+PASSWORD: Final = "guest"
+"""of a broker that lives for one cell, on a network of this host only"""
+
+logging.getLogger("pika").addHandler(logging.NullHandler())  # what it would print to stderr is in `failed`
+
+
+class Link:
+    """One connection with one open channel. Raises ClientError when it is not open within `timeout_s`."""
+
+    def __init__(
+        self, address: str, timeout_s: float, heartbeat: int = 5, blocked_timeout_s: float | None = None
+    ) -> None:
+        host, _, port = address.rpartition(":")
+        self.address = address
+        self.failed: str | None = None
+        self.blocked = False
+        self.channel: Any = None
+        self._closed = False
+        self._loop = IOLoop()
+        self._loop.activate_poller()
+        parameters = pika.ConnectionParameters(
+            host=host,
+            port=int(port),
+            credentials=pika.PlainCredentials(USER, PASSWORD),
+            heartbeat=heartbeat,
+            blocked_connection_timeout=blocked_timeout_s,
+            connection_attempts=1,
+            socket_timeout=0.9 * timeout_s,  # pika gives up by itself, before it is closed while it opens
+            stack_timeout=0.9 * timeout_s,
+        )
+        self.connection: Any = SelectConnection(
+            parameters,
+            on_open_callback=self._opened,
+            on_open_error_callback=self._lost,
+            on_close_callback=self._lost,
+            custom_ioloop=self._loop,
+        )
+        try:
+            self.wait(lambda: self.channel is not None and self.channel.is_open, timeout_s, "an open channel")
+        except ClientError:
+            self.close(0.2)
+            raise
+
+    def step(self, timeout_s: float) -> None:
+        """One round of I/O: returns when something happened, or after timeout_s."""
+        if self._closed:
+            return
+        timer = self._loop.call_later(timeout_s, _nothing)
+        self._loop.poll()
+        self._loop.process_timeouts()
+        self._loop.remove_timeout(timer)
+
+    def wait(self, condition: Callable[[], object], timeout_s: float, why: str) -> None:
+        """Step until `condition()`; raises ClientError when the link fails or the time is over."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            left = end - time.monotonic()
+            if self.failed is not None or left <= 0:
+                raise ClientError(f"{self.address}: {self.failed or f'waited {timeout_s:.1f} s for {why}'}")
+            self.step(left)
+
+    def depth(self, queue: str, timeout_s: float) -> int:
+        """Messages ready in the queue, by a passive declare: live, where the management's totals lag."""
+        answers: list[Any] = []
+        self.channel.queue_declare(queue, passive=True, callback=answers.append)
+        self.wait(lambda: answers, timeout_s, f"the depth of {queue}")
+        return int(answers[0].method.message_count)
+
+    def serves_stream(self, queue: str, timeout_s: float) -> bool:
+        """Whether this node has a running replica of the stream, which it must have to serve consumers. It is asked to
+        serve one that wants nothing of the past; the link is of no further use."""
+        answers: list[Any] = []
+        self.channel.basic_qos(prefetch_count=1)
+        self.channel.basic_consume(
+            queue, lambda *_: None, arguments={"x-stream-offset": "next"}, callback=answers.append
+        )
+        try:
+            self.wait(lambda: answers, timeout_s, f"{self.address} to serve {queue}")
+        except ClientError:
+            return False
+        return True
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What the socket has not taken yet."""
+        return 0 if self.failed is not None else int(self.connection._get_write_buffer_size())
+
+    def close(self, timeout_s: float) -> None:
+        """Close in order within timeout_s, else drop the connection. Idempotent."""
+        if self._closed:
+            return
+        reason, self.failed = self.failed, None
+        try:
+            self._let_go(time.monotonic() + timeout_s)
+        except AssertionError as error:  # pika's, when it is closed in the middle of opening; the socket is closed then
+            reason = reason or str(error)
+        self.failed = reason or self.failed or "closed"
+        self._closed = True
+        self._loop.deactivate_poller()
+        self._loop.close()
+
+    def _let_go(self, end: float) -> None:
+        connection = self.connection
+        if not (connection.is_closed or connection.is_closing):
+            connection.close()
+        while self.failed is None and not connection.is_closed and time.monotonic() < end:
+            self.step(max(0.0, end - time.monotonic()))
+        if not connection.is_closed:  # the broker does not answer: drop the socket
+            connection._terminate_stream(pika.exceptions.ConnectionClosed(0, "dropped"))
+        for _ in range(3):  # pika closes the socket in callbacks of its loop
+            self.step(0)
+
+    def _opened(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._lost)
+        self.channel = channel
+
+    def _set_blocked(self, blocked: bool) -> None:
+        self.blocked = blocked
+
+    def fail(self, why: str) -> None:
+        """Beyond use from now on; the first reason stays."""
+        if self.failed is None:
+            self.failed = why
+
+    def _lost(self, _what: Any, error: BaseException | str) -> None:
+        self.fail(_innermost(error))
+
+
+def _innermost(error: Any) -> str:
+    """The cause that pika wraps in up to four exceptions of its own while it connects."""
+    while True:
+        inner = getattr(error, "exceptions", None) or [getattr(error, "exception", None), *getattr(error, "args", ())]
+        causes = [cause for cause in inner if isinstance(cause, BaseException)]
+        if not causes:
+            return str(error) or repr(error)
+        error = causes[-1]
+
+
+def _nothing() -> None:
+    """Wakes the poll at its time."""

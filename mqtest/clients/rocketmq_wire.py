@@ -1,0 +1,344 @@
+"""RocketMQ by its remoting protocol: many sends in flight on one connection to the master, pulls, an audit reader.
+
+Rules:
+- Place p is queue p of the topic. The master is asked of the name servers (route) when a client is opened, and a
+  client that finds it gone, silent or no longer master is `failed`: opening again finds the new one.
+- SEND_OK is ACKED. FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT and SLAVE_NOT_AVAILABLE are DEGRADED: stored, though not
+  as safely as asked. REFUSED is what `REFUSALS` lists, each with the place in apache/rocketmq where it is answered
+  before anything is appended. Everything else is UNKNOWN, and so is a send without an answer after `timeout_ms`; a
+  late answer is still reported.
+- A broker that refuses gets one send at a time, 50 ms apart, until it takes one: what falls due meanwhile waits.
+- A consumer has every n-th queue and commits its group's offsets at the master; what it pulls, it pulls ahead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
+from mqtest.clients.rocketmq_codec import Code, Frame, Header, MalformedError, Request, SendFrames, messages
+from mqtest.clients.rocketmq_link import Link, master_address, options
+from mqtest.clock import NS_PER_S, now_ns
+from mqtest.model import Delivery, Outcome, Wiring
+
+TAKEN: Final[Mapping[int, Outcome]] = {
+    Code.SUCCESS: Outcome.ACKED,
+    Code.FLUSH_DISK_TIMEOUT: Outcome.DEGRADED,
+    Code.FLUSH_SLAVE_TIMEOUT: Outcome.DEGRADED,
+    Code.SLAVE_NOT_AVAILABLE: Outcome.DEGRADED,
+}
+
+
+class Refusal(NamedTuple):
+    """An answer that proves that nothing was stored: its code, how its remark begins, who gives it and when."""
+
+    code: int
+    remark: str
+    source: str
+
+
+REFUSALS: Final = (
+    Refusal(Code.SYSTEM_BUSY, "[REJECTREQUEST]", "NettyRemotingAbstract.processRequestCommand: before it is a task"),
+    Refusal(Code.SYSTEM_BUSY, "[OVERLOAD]", "NettyRemotingAbstract.processRequestCommand: thread pool rejected it"),
+    Refusal(Code.SYSTEM_BUSY, "[TIMEOUT_CLEAN_QUEUE]", "BrokerFastFailure: taken off the queue before it ran"),
+    Refusal(Code.SYSTEM_BUSY, "[PCBUSY_CLEAN_QUEUE]", "BrokerFastFailure: taken off the queue before it ran"),
+    Refusal(Code.SYSTEM_BUSY, "[PC_SYNCHRONIZED]", "HookUtils.checkBeforePutMessage"),
+    Refusal(Code.GO_AWAY, "", "NettyRemotingAbstract.processRequestCommand: shutting down, before it is a task"),
+    Refusal(Code.SYSTEM_ERROR, "in-sync replicas not enough", "CommitLog.asyncPutMessage: before the append lock"),
+    Refusal(Code.SERVICE_NOT_AVAILABLE, "service not available now", "HookUtils.checkBeforePutMessage"),
+    Refusal(Code.NO_PERMISSION, "", "AbstractSendMessageProcessor.msgCheck"),
+    Refusal(Code.TOPIC_NOT_EXIST, "", "AbstractSendMessageProcessor.msgCheck"),
+    Refusal(Code.INVALID_PARAMETER, "", "AbstractSendMessageProcessor.msgCheck"),
+    Refusal(Code.MESSAGE_ILLEGAL, "", "msgCheck, HookUtils, MessageExtEncoder.encode: before the append"),
+)
+
+_NOT_MASTER: Final = (Code.SYSTEM_BUSY, Code.SERVICE_NOT_AVAILABLE, Code.GO_AWAY, Code.TOPIC_NOT_EXIST)
+"""What a broker that is no longer master answers to sends and pulls (a busy master too, so not at once)."""
+_REFUSALS_TO_LEAVE: Final = 5
+_REFUSED_PAUSE_NS: Final = NS_PER_S // 20
+_MOST_UNSENT_BYTES: Final = 1 << 20
+_NAME: Final = "rocketmq-wire"
+PRODUCER: Final = {"timeout_ms": 3000}
+CONSUMER: Final = {"batch": 1024}
+"""their settings, with defaults"""
+_SUSPEND_MS: Final = 1000
+_QUIET_NS: Final = NS_PER_S
+_SILENT_NS: Final = 3 * NS_PER_S
+
+
+def _open_master(wiring: Wiring) -> Link:
+    """A connection to the master, which has answered on it; within OPEN_TIMEOUT_S."""
+    link = Link(master_address(wiring.addresses, wiring.topic, OPEN_TIMEOUT_S / 5), OPEN_TIMEOUT_S / 5)
+    try:
+        # a frozen process still accepts connections: this proves that it lives
+        link.call(Request.GET_MAX_OFFSET, {"topic": wiring.topic, "queueId": "0"}, timeout_s=OPEN_TIMEOUT_S / 5)
+    except ClientError:
+        link.close()
+        raise
+    return link
+
+
+def outcome_of(header: Header) -> Outcome:
+    """What an answer to a send proves."""
+    taken = TAKEN.get(header.code)
+    if taken is not None:
+        return taken
+    remark = header.remark or ""
+    refused = any(header.code == r.code and remark.startswith(r.remark) for r in REFUSALS)
+    return Outcome.REFUSED if refused else Outcome.UNKNOWN
+
+
+class _Open(NamedTuple):
+    seq: int
+    place: int
+    sent_ns: int
+
+
+class WireProducer:
+    """See mqtest.clients.Producer."""
+
+    def __init__(self, link: Link, wiring: Wiring, settle: Settle, number: int, timeout_ms: int) -> None:
+        self._link = link
+        self._settle = settle
+        self._frames = SendFrames(wiring.topic, f"mqtest-producer-{number}")
+        self._timeout_ns = timeout_ms * 1_000_000
+        self._open: dict[int, _Open] = {}
+        self._late: dict[int, _Open] = {}
+        self._refused = 0
+        """refusals since the last send that was taken"""
+        self._resume_ns = 0
+        self._failed: str | None = None
+
+    @property
+    def failed(self) -> str | None:
+        """See Producer and Consumer."""
+        return self._failed or self._link.lost
+
+    @property
+    def blocked(self) -> bool:
+        if self._refused and (self._open or now_ns() < self._resume_ns):
+            return True
+        return self._link.unsent > _MOST_UNSENT_BYTES
+
+    def send(self, seq: int, place: int, body: bytes) -> bool:
+        if self.failed or self.blocked:
+            return False
+        opaque, sent_ns = self._link.opaque(), now_ns()
+        self._open[opaque] = _Open(seq, place, sent_ns)
+        self._link.write(self._frames.frame(opaque, place, time.time_ns() // 1_000_000, body))
+        return True
+
+    def poll(self, timeout_s: float) -> None:
+        for frame in self._link.poll(timeout_s):
+            self._answered(frame.header)
+        self._expire(now_ns())
+
+    def _answered(self, header: Header) -> None:
+        sent = self._open.pop(header.opaque, None)
+        late = sent is None
+        if sent is None:
+            sent = self._late.pop(header.opaque, None)
+            if sent is None:
+                return
+        outcome = outcome_of(header)
+        if outcome in (Outcome.ACKED, Outcome.DEGRADED):
+            self._refused = 0
+            fields = header.fields or {}
+            self._settle(sent.seq, outcome, int(fields.get("queueOffset", -1)), int(fields.get("queueId", sent.place)))
+            return
+        if not late:  # unknown never turns into refused
+            self._settle(sent.seq, outcome, -1, sent.place)
+        if outcome is Outcome.REFUSED:
+            self._refused += 1
+            self._resume_ns = now_ns() + _REFUSED_PAUSE_NS
+            if header.code in _NOT_MASTER and self._refused >= _REFUSALS_TO_LEAVE and not self._open:
+                self._failed = f"{self._link.address} takes no messages: {header.code} {header.remark}"
+
+    def _expire(self, at_ns: int) -> None:
+        while self._open:
+            opaque = next(iter(self._open))
+            sent = self._open[opaque]
+            if at_ns - sent.sent_ns < self._timeout_ns:
+                return
+            self._late[opaque] = self._open.pop(opaque)
+            self._settle(sent.seq, Outcome.UNKNOWN, -1, sent.place)
+            if self._link.heard_ns < sent.sent_ns:
+                self._failed = f"{self._link.address}: nothing heard for {self._timeout_ns / NS_PER_S:g} s"
+
+    def close(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self._open and not self.failed and time.monotonic() < deadline:
+            self.poll(deadline - time.monotonic())
+        self.poll(0)
+        self._link.close()
+
+
+class WireConsumer:
+    """See mqtest.clients.Consumer and Reader: with a group it goes on from, and commits, the group's offsets; without
+    one it reads from the first position on. One pull a place is always under way."""
+
+    def __init__(self, link: Link, wiring: Wiring, places: Sequence[int], group: str | None) -> None:
+        self._link = link
+        self._topic = wiring.topic
+        self._group = group
+        self._batch = str(options(_NAME, "consumer", wiring.consumer, CONSUMER)["batch"])
+        self._failed: str | None = None
+        self._refused = 0
+        self._pulls: dict[int, int] = {}
+        self._again: dict[int, int] = {}
+        """places whose next pull has to wait until then (ns)"""
+        self._asked_ns = 0
+        """when a sign of life was asked for that has not come yet"""
+        deadline = time.monotonic() + OPEN_TIMEOUT_S / 5
+        self._starts = {p: self._first(p, deadline) for p in places}
+        self._next = {p: self._committed(p, deadline) if group else start for p, start in self._starts.items()}
+        self._read: dict[int, int] = {}
+        """place -> last offset that poll returned and no commit covers"""
+        self._commits: set[int] = set()
+        for place in places:
+            self._pull(place)
+
+    @property
+    def failed(self) -> str | None:
+        """See Producer and Consumer."""
+        return self._failed or self._link.lost
+
+    def starts(self) -> Mapping[int, int]:
+        return dict(self._starts)
+
+    def _queue(self, place: int) -> dict[str, str]:
+        return {"topic": self._topic, "queueId": str(place)}
+
+    def _first(self, place: int, deadline: float) -> int:
+        timeout_s = deadline - time.monotonic()
+        header = self._link.call(Request.GET_MIN_OFFSET, self._queue(place), timeout_s=timeout_s).header
+        return int((header.fields or {})["offset"])
+
+    def _committed(self, place: int, deadline: float) -> int:
+        header = self._link.call(
+            Request.QUERY_CONSUMER_OFFSET,
+            {"consumerGroup": str(self._group), **self._queue(place)},
+            timeout_s=deadline - time.monotonic(),
+            accept=(Code.SUCCESS, Code.QUERY_NOT_FOUND),
+        ).header
+        return self._starts[place] if header.code == Code.QUERY_NOT_FOUND else int((header.fields or {})["offset"])
+
+    def _pull(self, place: int) -> None:
+        fields = {
+            "consumerGroup": self._group or "mqtest-audit",
+            **self._queue(place),
+            "queueOffset": str(self._next[place]),
+            "maxMsgNums": self._batch,
+            "sysFlag": "6",  # may be suspended (2), names its subscription (4)
+            "commitOffset": "0",
+            "suspendTimeoutMillis": str(_SUSPEND_MS),
+            "subscription": "*",
+            "subVersion": "0",
+            "expressionType": "TAG",
+        }
+        self._pulls[self._link.ask(Request.PULL_MESSAGE, fields)] = place
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        if self.failed:
+            return []
+        self._wake(now_ns())
+        if self._again:  # some place waits a little: do not sleep beyond that
+            timeout_s = min(timeout_s, 0.02)
+        deliveries: list[Delivery] = []
+        for frame in self._link.poll(timeout_s):
+            self._commits.discard(frame.header.opaque)
+            place = self._pulls.pop(frame.header.opaque, None)
+            if place is not None:
+                deliveries += self._pulled(place, frame)
+        self._watch(now_ns())
+        return deliveries
+
+    def _pulled(self, place: int, frame: Frame) -> list[Delivery]:
+        code, fields = frame.header.code, frame.header.fields or {}
+        found: list[Delivery] = []
+        if code == Code.SUCCESS:
+            try:
+                found = [Delivery(m.place, m.offset, m.body, False) for m in messages(frame.body)]
+            except MalformedError as error:
+                self._failed = f"{self._link.address}: {error}"
+                return []
+            if found:
+                self._read[place] = found[-1].offset
+        elif code in (Code.SYSTEM_BUSY, Code.PULL_RETRY_IMMEDIATELY) or "nextBeginOffset" not in fields:
+            return self._refuse(place, frame.header)
+        position = int(fields["nextBeginOffset"])
+        if code == Code.PULL_OFFSET_MOVED and self._group is None and position != self._next[place]:
+            self._failed = f"place {place}: the broker has no position {self._next[place]}, names {position}"
+            return []
+        self._refused = 0
+        self._next[place] = position
+        self._pull(place)
+        return found
+
+    def _refuse(self, place: int, header: Header) -> list[Delivery]:
+        # a slave, a store that still loads, or a busy broker
+        self._refused += 1
+        self._again[place] = now_ns() + _REFUSED_PAUSE_NS
+        if self._refused >= _REFUSALS_TO_LEAVE * 4:
+            self._failed = f"{self._link.address} gives no messages: {header.code} {header.remark}"
+        return []
+
+    def _wake(self, at_ns: int) -> None:
+        for place in [p for p, due_ns in self._again.items() if due_ns <= at_ns]:
+            del self._again[place]
+            self._pull(place)
+
+    def _watch(self, at_ns: int) -> None:
+        """Suspended pulls are answered only after seconds, so the peer is asked for a sign of life in between."""
+        if self._asked_ns and self._link.heard_ns >= self._asked_ns:
+            self._asked_ns = 0
+        if self._asked_ns and at_ns - self._asked_ns > _SILENT_NS:
+            self._failed = f"{self._link.address}: nothing heard for {_SILENT_NS / NS_PER_S:g} s"
+        elif not self._asked_ns and self._starts and at_ns - self._link.heard_ns > _QUIET_NS:
+            self._asked_ns = at_ns
+            self._link.ask(Request.GET_MIN_OFFSET, self._queue(next(iter(self._starts))))
+            self._link.flush()
+
+    def ack(self) -> None:
+        if self._group is None:
+            return
+        for place, offset in self._read.items():
+            fields = {"consumerGroup": self._group, **self._queue(place), "commitOffset": str(offset + 1)}
+            self._commits.add(self._link.ask(Request.UPDATE_CONSUMER_OFFSET, fields))
+        self._read.clear()
+        self._link.flush()
+
+    def close(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self._commits and not self.failed and time.monotonic() < deadline:
+            for frame in self._link.poll(deadline - time.monotonic()):
+                self._commits.discard(frame.header.opaque)
+        self._link.close()
+
+
+def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> WireProducer:
+    """See mqtest.clients.Client."""
+    timeout_ms = options(_NAME, "producer", wiring.producer, PRODUCER)["timeout_ms"]
+    return WireProducer(_open_master(wiring), wiring, settle, number, timeout_ms)
+
+
+def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> WireConsumer:
+    """Consumer `number` has the places p with p % consumers == number."""
+    places = [p for p in range(wiring.places) if p % consumers == number]
+    return _opened(wiring, places, wiring.group)
+
+
+def open_reader(wiring: Wiring, places: Sequence[int]) -> WireConsumer:
+    """See mqtest.clients.Client."""
+    return _opened(wiring, places, None)
+
+
+def _opened(wiring: Wiring, places: Sequence[int], group: str | None) -> WireConsumer:
+    link = _open_master(wiring)
+    try:
+        return WireConsumer(link, wiring, places, group)
+    except (ClientError, KeyError, ValueError) as error:
+        link.close()
+        raise ClientError(f"{link.address}: {error}") from error

@@ -1,0 +1,437 @@
+"""RocketMQ's wire client: bytes against literal bytes, and its conduct against a scripted server."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from mqtest.clients import ClientError, rocketmq_wire
+from mqtest.clients.rocketmq_codec import Header, MalformedError, SendFrames, batch_body, messages, request, take_frames
+from mqtest.clock import wait_until
+from mqtest.model import Delivery, Kind, Outcome, Wiring
+from tests.rocketmq_server import Asked, Server, answer, stored
+
+SEND, PULL, COMMIT = 310, 11, 15
+
+
+# --- codec
+
+
+def test_request_is_the_literal_frame() -> None:
+    header = (
+        b'{"code":30,"language":"PYTHON","version":493,"opaque":7,"flag":0,"serializeTypeCurrentRPC":"JSON",'
+        b'"extFields":{"topic":"t"}}'
+    )
+    frame = b"\0\0\0" + bytes([4 + len(header) + 2]) + b"\0\0\0" + bytes([len(header)]) + header + b"xy"
+    assert request(30, 7, {"topic": "t"}, b"xy") == frame
+
+
+def test_send_is_the_literal_frame() -> None:
+    header = (
+        b'{"code":310,"language":"PYTHON","version":493,"opaque":9,"flag":0,"serializeTypeCurrentRPC":"JSON",'
+        b'"extFields":{"a":"group","b":"topic","c":"TBW102","d":"4","f":"0","h":"0","i":"","j":"0","k":"false",'
+        b'"m":"false","e":"3","g":"1700000000000"}}'
+    )
+    expected = struct.pack(">II", 4 + len(header) + 4, len(header)) + header + b"body"
+    assert SendFrames("topic", "group").frame(9, 3, 1_700_000_000_000, b"body") == expected
+
+
+def test_batch_body_is_the_literal_bytes() -> None:
+    assert batch_body([b"ab", b""]) == (
+        b"\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02ab\0\0\0\0\0\x16\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    )
+
+
+def test_frames_come_whole_whatever_the_pieces() -> None:
+    one = b'\0\0\0\x25\0\0\0\x1f{"code":0,"opaque":1,"flag":1} hi'
+    two = b'\0\0\0\x23\0\0\0\x1f{"code":7,"opaque":2,"flag":0} '
+    buffer, found = bytearray(), []
+    for byte in one + two:
+        buffer.append(byte)
+        found += take_frames(buffer)
+    assert [(f.header.code, f.header.opaque, f.header.is_answer, f.body) for f in found] == [
+        (0, 1, True, b"hi"),
+        (7, 2, False, b""),
+    ]
+    assert buffer == b""
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\xff\xff\xff\xff\0\0\0\x01",  # longer than any frame
+        b"\0\0\0\x08\0\0\0\xff",  # a header longer than its frame
+        b"\0\0\0\x06\0\0\0\x02{]",  # no JSON
+    ],
+)
+def test_bytes_that_are_no_frame(bad: bytes) -> None:
+    with pytest.raises(MalformedError):
+        take_frames(bytearray(bad))
+
+
+LITERAL = (
+    b"\0\0\0\x62\xda\xa3\x20\xa7\0\0\0\0\0\0\0\x02\0\0\0\0"  # size 98, magic, CRC, queue 2, flag
+    b"\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x63\0\0\0\0"  # queue offset 5, commit-log offset 99, system flag
+    b"\0\0\0\0\0\0\0\0\x7f\0\0\1\0\0\0\0"  # born, host
+    b"\0\0\0\0\0\0\0\0\x7f\0\0\1\0\0\0\0"  # stored, host
+    b"\0\0\0\0\0\0\0\0\0\0\0\0"  # reconsumed, prepared
+    b"\0\0\0\x05hello\x01t\0\0" + b""
+)
+
+
+def test_message_of_literal_bytes() -> None:
+    body = struct.pack(">I", len(LITERAL)) + LITERAL[4:]
+    assert [tuple(m) for m in messages(body + body)] == [(2, 5, b"hello"), (2, 5, b"hello")]
+
+
+def test_message_with_long_hosts_and_a_compressed_body() -> None:
+    body = stored(0, 1, zlib.compress(b"long"), flag=0x31) + stored(1, 2, b"not compressed", flag=1)
+    assert [tuple(m) for m in messages(body)] == [(0, 1, b"long"), (1, 2, b"not compressed")]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        stored(0, 0, b"x")[:-1],
+        stored(0, 0, b"x")[:20],
+        b"\0\0\0\x10" + stored(0, 0, b"x")[4:],  # a size below the header's
+        stored(0, 0, b"x").replace(b"\xda\xa3", b"\xda\xa4"),
+        stored(0, 0, b"x").replace(b"\0\0\0\x01x", b"\0\0\xff\x01x"),  # a body beyond its message
+    ],
+)
+def test_bytes_that_are_no_message(bad: bytes) -> None:
+    with pytest.raises(MalformedError):
+        list(messages(bad))
+
+
+# --- outcomes
+
+
+@pytest.mark.parametrize(
+    ("code", "remark", "expected"),
+    [
+        (0, None, Outcome.ACKED),
+        (10, None, Outcome.DEGRADED),
+        (11, None, Outcome.DEGRADED),
+        (12, None, Outcome.DEGRADED),
+        (1, "in-sync replicas not enough", Outcome.REFUSED),
+        (1, "UNKNOWN_ERROR", Outcome.UNKNOWN),
+        (1, None, Outcome.UNKNOWN),
+        (2, "[REJECTREQUEST]system busy", Outcome.REFUSED),
+        (2, "[OVERLOAD]system busy", Outcome.REFUSED),
+        (2, "[TIMEOUT_CLEAN_QUEUE]broker busy", Outcome.REFUSED),
+        (2, "[PCBUSY_CLEAN_QUEUE]broker busy", Outcome.REFUSED),
+        (2, "[PC_SYNCHRONIZED]broker busy", Outcome.REFUSED),
+        (2, "something new", Outcome.UNKNOWN),
+        (13, "the message is illegal", Outcome.REFUSED),
+        (14, "service not available now. It may be", Outcome.REFUSED),
+        (14, "else", Outcome.UNKNOWN),
+        (16, "forbidden", Outcome.REFUSED),
+        (17, "topic[t] not exist", Outcome.REFUSED),
+        (29, "queueId[7] is illegal", Outcome.REFUSED),
+        (1500, "please go away", Outcome.REFUSED),
+        (4, None, Outcome.UNKNOWN),
+        (2004, None, Outcome.UNKNOWN),
+    ],
+)
+def test_what_an_answer_proves(code: int, remark: str | None, expected: Outcome) -> None:
+    assert rocketmq_wire.outcome_of(Header(code=code, opaque=1, flag=1, remark=remark)) is expected
+
+
+# --- producer
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[Asked], bytes | None]], Server]]:
+    servers: list[Server] = []
+
+    def start(script: Callable[[Asked], bytes | None]) -> Server:
+        servers.append(Server(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+Serve = Callable[[Callable[[Asked], bytes | None]], Server]
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close(0)
+
+
+OPENED: list[rocketmq_wire.WireProducer | rocketmq_wire.WireConsumer] = []
+"""what the running test opened"""
+
+
+def open_consumer(wiring: Wiring, number: int, consumers: int) -> rocketmq_wire.WireConsumer:
+    consumer = rocketmq_wire.open_consumer(wiring, number, 0, consumers)
+    OPENED.append(consumer)
+    return consumer
+
+
+def open_reader(wiring: Wiring, places: Sequence[int]) -> rocketmq_wire.WireConsumer:
+    reader = rocketmq_wire.open_reader(wiring, places)
+    OPENED.append(reader)
+    return reader
+
+
+def wiring(server: Server, places: int = 1, **producer: int) -> Wiring:
+    return Wiring(
+        broker="rocketmq",
+        client="rocketmq-wire",
+        kind=Kind.LOG,
+        acknowledged=True,
+        addresses=("127.0.0.1:1", server.address),  # the first name server is gone
+        topic="t",
+        places=places,
+        group="g",
+        producer=producer,
+        consumer={},
+    )
+
+
+class Producing:
+    """A producer and everything that it settled, in order."""
+
+    def __init__(self, server: Server, **producer: int) -> None:
+        self.settled: list[tuple[int, Outcome, int, int]] = []
+        self.inner = rocketmq_wire.open_producer(
+            wiring(server, **producer), lambda *row: self.settled.append(row), 0, 0
+        )
+        OPENED.append(self.inner)
+
+    def until(self, condition: Callable[[], object], why: str) -> None:
+        def met() -> object:
+            self.inner.poll(0.01)
+            return condition()
+
+        wait_until(met, 5, why, poll_s=0)
+
+
+def test_sends_under_way_together_settle_with_place_and_offset(serve: Serve) -> None:
+    held: list[Asked] = []
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code != SEND:
+            return None
+        held.append(asked)
+        if len(held) < 3:
+            return b""
+        held.reverse()  # answered in another order than asked
+        return b"".join(answer(a, fields={"queueId": a.fields["e"], "queueOffset": 10 + int(a.body)}) for a in held)
+
+    producing = Producing(serve(script))
+    assert [producing.inner.send(seq, seq % 2, b"%d" % seq) for seq in (0, 1, 2)] == [True] * 3
+    producing.until(lambda: len(producing.settled) == 3, "three answers")
+    assert sorted(producing.settled) == [
+        (0, Outcome.ACKED, 10, 0),
+        (1, Outcome.ACKED, 11, 1),
+        (2, Outcome.ACKED, 12, 0),
+    ]
+    assert producing.inner.failed is None
+    producing.inner.close(1)
+
+
+def test_late_answer_turns_unknown_into_acked_and_never_into_refused(serve: Serve) -> None:
+    held: list[Asked] = []
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code != SEND:
+            return None
+        held.append(asked)
+        late = answer(held[0], fields={"queueOffset": 4, "queueId": 0}) + answer(held[1], 17) if len(held) == 3 else b""
+        # the third is answered at once, so the master is heard of
+        return late + (answer(asked, 12, {"queueOffset": 6, "queueId": 0}) if len(held) == 3 else b"")
+
+    producing = Producing(serve(script), timeout_ms=100)
+    producing.inner.send(0, 0, b"a")
+    producing.inner.send(1, 0, b"b")
+    producing.until(lambda: len(producing.settled) == 2, "both to time out")
+    assert producing.settled == [(0, Outcome.UNKNOWN, -1, 0), (1, Outcome.UNKNOWN, -1, 0)]
+    assert "nothing heard" in str(producing.inner.failed)
+    producing.inner._failed = None  # as if bytes had come in between
+    producing.inner.send(2, 0, b"c")
+    producing.until(lambda: len(producing.settled) == 4, "the late answer")
+    assert producing.settled[2:] == [(0, Outcome.ACKED, 4, 0), (2, Outcome.DEGRADED, 6, 0)]
+
+
+def test_lost_connection_fails_and_leaves_open_sends_alone(serve: Serve) -> None:
+    server = serve(lambda asked: b"" if asked.code == SEND else None)
+    producing = Producing(server)
+    producing.inner.send(0, 0, b"a")
+    producing.until(lambda: server.of(SEND), "the send to arrive")
+    server.drop()
+    producing.until(lambda: producing.inner.failed, "the loss to be seen")
+    assert not producing.inner.send(1, 0, b"b")
+    producing.inner.close(0.1)
+    assert producing.settled == []
+
+
+def test_refusing_broker_gets_one_send_at_a_time_until_it_takes_one(serve: Serve) -> None:
+    def script(asked: Asked) -> bytes | None:
+        if asked.code != SEND:
+            return None
+        return answer(asked, 1, remark="in-sync replicas not enough") if int(asked.body) < 3 else answer(asked)
+
+    producing = Producing(serve(script))
+    producing.inner.send(0, 0, b"0")
+    producing.until(lambda: producing.settled, "the refusal")
+    assert producing.inner.blocked
+    seqs = iter(range(1, 5))
+
+    def send_next() -> bool:
+        return not producing.inner.blocked and producing.inner.send(seq := next(seqs), 0, b"%d" % seq) and seq == 4
+
+    producing.until(send_next, "the broker to take messages again")
+    producing.until(lambda: len(producing.settled) == 5, "all answers")
+    assert [outcome for _, outcome, _, _ in producing.settled] == [Outcome.REFUSED] * 3 + [Outcome.ACKED] * 2
+    assert producing.inner.failed is None
+
+
+def test_broker_that_is_no_master_is_left(serve: Serve) -> None:
+    producing = Producing(
+        serve(lambda a: answer(a, 2, remark="[REJECTREQUEST]system busy") if a.code == SEND else None)
+    )
+    for seq in range(5):
+        producing.until(lambda: not producing.inner.blocked, "the pause after a refusal")
+        assert producing.inner.failed is None
+        producing.inner.send(seq, 0, b"x")
+        producing.until(lambda: len(producing.settled) == seq + 1, "a refusal")  # noqa: B023
+    assert "takes no messages" in str(producing.inner.failed)
+    assert {outcome for _, outcome, _, _ in producing.settled} == {Outcome.REFUSED}
+
+
+def test_opening_needs_a_master_that_answers(serve: Serve) -> None:
+    nobody = serve(
+        lambda a: answer(a, body=b'{"brokerDatas":[{"brokerAddrs":{"2":"127.0.0.1:1"}}]}') if a.code == 105 else None
+    )
+    with pytest.raises(ClientError, match="knows no master"):
+        Producing(nobody)
+    frozen = serve(lambda a: b"" if a.code == 30 else None)
+    with pytest.raises(ClientError, match="no answer"):
+        Producing(frozen)
+    with pytest.raises(ClientError, match=r"producer\.timeout: no such setting"):
+        Producing(serve(lambda a: None), timeout=3)
+
+
+# --- consumer and reader
+
+
+def read(source: rocketmq_wire.WireConsumer, wanted: int) -> list[Delivery]:
+    found: list[Delivery] = []
+
+    def enough() -> bool:
+        found.extend(source.poll(0.01))
+        return len(found) >= wanted or source.failed is not None
+
+    wait_until(enough, 5, f"{wanted} deliveries", poll_s=0)
+    return found
+
+
+def log_of(places: dict[int, Sequence[bytes]]) -> Callable[[Asked], bytes | None]:
+    """A broker that holds these bodies from position 0, gives two a pull and then is silent."""
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code != PULL:
+            return None
+        place, at = int(asked.fields["queueId"]), int(asked.fields["queueOffset"])
+        found = places[place][at : at + 2]
+        if not found:
+            return b""
+        body = b"".join(stored(place, at + i, b) for i, b in enumerate(found))
+        return answer(asked, fields={"nextBeginOffset": at + len(found)}, body=body)
+
+    return script
+
+
+def test_reader_gets_each_place_from_its_start(serve: Serve) -> None:
+    server = serve(log_of({0: [b"a", b"b", b"c"], 1: [b"d"]}))
+    reader = open_reader(wiring(server, 2), [0, 1])
+    assert reader.starts() == {0: 0, 1: 0}
+    found = read(reader, 4)
+    assert sorted(found) == [(0, 0, b"a", False), (0, 1, b"b", False), (0, 2, b"c", False), (1, 0, b"d", False)]
+    reader.ack()
+    reader.close(1)
+    assert server.of(COMMIT) == []
+
+
+def test_reader_stops_where_the_broker_moves_it(serve: Serve) -> None:
+    server = serve(lambda a: answer(a, 21, {"nextBeginOffset": 70}) if a.code == PULL else None)
+    reader = open_reader(wiring(server), [0])
+    assert read(reader, 1) == []
+    assert reader.failed == "place 0: the broker has no position 0, names 70"
+
+
+def test_consumer_has_every_nth_place_and_commits_what_it_got(serve: Serve) -> None:
+    server = serve(log_of({0: [b"a"], 1: [b"b", b"c"], 2: [b"d"], 3: [b"e", b"f", b"g"]}))
+    consumer = open_consumer(wiring(server, 4), 1, 2)
+    assert {d.body for d in read(consumer, 5)} == {b"b", b"c", b"e", b"f", b"g"}
+    consumer.ack()
+    consumer.close(2)
+    committed = {asked.fields["queueId"]: asked.fields["commitOffset"] for asked in server.of(COMMIT)}
+    assert committed == {"1": "2", "3": "3"}
+    assert {asked.fields["consumerGroup"] for asked in server.of(COMMIT)} == {"g"}
+
+
+def test_consumer_goes_on_from_the_groups_offset_and_follows_the_broker(serve: Serve) -> None:
+    log = log_of({0: [b"a", b"b", b"c", b"d"]})
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code == 14:
+            return answer(asked, fields={"offset": 9})
+        if asked.code == PULL and asked.fields["queueOffset"] == "9":
+            return answer(asked, 21, {"nextBeginOffset": 2})  # the log was cut off below 9
+        return log(asked)
+
+    consumer = open_consumer(wiring(serve(script)), 0, 1)
+    assert [d.offset for d in read(consumer, 2)] == [2, 3]
+    assert consumer.failed is None
+
+
+def test_consumer_leaves_a_broker_that_gives_nothing(serve: Serve) -> None:
+    server = serve(lambda a: answer(a, 2, remark="[REJECTREQUEST]system busy") if a.code == PULL else None)
+    consumer = open_consumer(wiring(server), 0, 1)
+    assert read(consumer, 1) == []
+    assert "gives no messages" in str(consumer.failed)
+    assert len(server.of(PULL)) == 20
+
+
+def test_silent_broker_fails_a_consumer_and_a_waiting_one_does_not(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rocketmq_wire, "_QUIET_NS", 50_000_000)
+    monkeypatch.setattr(rocketmq_wire, "_SILENT_NS", 200_000_000)
+    asked_31 = iter(range(100))
+    silent = serve(lambda a: b"" if a.code == PULL or (a.code == 31 and next(asked_31) > 0) else None)
+    consumer = open_consumer(wiring(silent), 0, 1)
+    assert read(consumer, 1) == []
+    assert "nothing heard" in str(consumer.failed)
+    waiting = serve(lambda a: b"" if a.code == PULL else None)
+    patient = open_consumer(wiring(waiting), 0, 1)
+    wait_until(lambda: patient.poll(0.01) or len(waiting.of(31)) >= 6, 5, "five signs of life", poll_s=0)
+    assert patient.failed is None
+
+
+def test_garbage_fails_a_reader(serve: Serve) -> None:
+    server = serve(lambda a: answer(a, fields={"nextBeginOffset": 1}, body=b"garbage") if a.code == PULL else None)
+    reader = open_reader(wiring(server), [0])
+    assert read(reader, 1) == []
+    assert "message cut short" in str(reader.failed)
+
+
+def test_native_library_loads_only_when_it_is_used() -> None:
+    code = (
+        "import sys, mqtest.clients.rocketmq_native, mqtest.brokers.rocketmq;"
+        "print([m for m in sys.modules if m.split('.')[0] == 'rocketmq'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30).stdout == "[]\n"
