@@ -145,9 +145,7 @@ def inside(client: docker.DockerClient, tag: str, script: str) -> str:
         ("rocketmq", "ls /home/rocketmq/rocketmq-*/lib", "rocketmq-namesrv-"),
     ],
 )
-def test_a_brokers_image_carries_its_software(
-    client: docker.DockerClient, broker: str, script: str, word: str
-) -> None:
+def test_a_brokers_image_carries_its_software(client: docker.DockerClient, broker: str, script: str, word: str) -> None:
     image = images.ensure_image(broker, image_version(broker), quiet)
     assert image.tag == images.tag_of(broker, image_version(broker))
     assert image.id.startswith("sha256:")

@@ -28,6 +28,9 @@ from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
 from mqtest.model import Node, Profile, Value
 from mqtest.profile import find_profile, image_version, load_profiles
 
+PREFIX = f"127.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+"""loopback, as the ports are fixed and other tests may run beside these"""
+
 
 def profile(name: str = "quorum", /, **tables: Mapping[str, Value]) -> Profile:
     """A shipped profile with more settings."""
@@ -154,7 +157,7 @@ def api(address: str) -> Iterator[Api]:
 @pytest.fixture
 def apis() -> Iterator[list[Api]]:
     with ExitStack() as stack:
-        served = [stack.enter_context(api(f"127.0.0.{n}")) for n in (1, 2, 3)]
+        served = [stack.enter_context(api(f"{PREFIX}.1{n}")) for n in (1, 2, 3)]
         for one in served:
             one.answers = {
                 "nodes": seen(1, 2, 3),
@@ -202,7 +205,7 @@ def test_wiring_begins_with_the_leader(apis: list[Api]) -> None:
     for one in apis:
         one.answers["queues/%2F/mqtest-0"] = queue(2)
     broker = driver(apis)
-    assert broker.wiring().addresses == ("127.0.0.2:5672", "127.0.0.1:5672", "127.0.0.3:5672")
+    assert broker.wiring().addresses == tuple(f"{PREFIX}.1{n}:5672" for n in (2, 1, 3))
     broker.close()
 
 

@@ -89,7 +89,10 @@ class Words:
     def controller(self, asked: Asked) -> bytes | None:
         if asked.code == 1005:
             return answer(asked, fields={"controllerLeaderAddress": f"{PREFIX}.10:{CONTROLLER_PORT}"})
-        replicas = [{"brokerAddress": address(i), "alive": i not in self.dead} for i in (1, 2, 3)]
+        if asked.code == 1002:
+            self.master = self.routed = int(asked.fields["brokerId"])
+            return answer(asked)
+        replicas = [{"brokerAddress": address(i), "brokerId": i, "alive": i not in self.dead} for i in (1, 2, 3)]
         group = {
             "masterAddress": address(self.master) if self.master else None,
             "inSyncReplicas": [r for i, r in enumerate(replicas, 1) if i in self.in_sync],
@@ -189,11 +192,23 @@ def test_unreachable_controller_is_an_error(scripted: Scripted) -> None:
 
 
 def test_topic_is_made_at_the_master_with_all_places(scripted: Scripted) -> None:
-    scripted.words.master = 2
+    scripted.words.master = scripted.words.routed = 2
     scripted.broker.create_places()
-    (made,) = scripted.servers[3].of(17)
-    assert (made.fields["topic"], made.fields["readQueueNums"], made.fields["writeQueueNums"]) == ("mqtest", "2", "2")
+    made = scripted.servers[3].of(17)[0].fields
+    assert (made["topic"], made["readQueueNums"], made["writeQueueNums"]) == ("mqtest", "2", "2")
     assert scripted.servers[2].of(17) == []
+
+
+def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> None:
+    """Or a group that restarts as a whole may never have its slaves back."""
+    scripted.words.master = scripted.words.routed = 2
+    scripted.broker.create_places()
+    (sent,) = scripted.servers[3].of(310)
+    assert sent.fields["b"] == "mqtest-first-epoch"
+    (elected,) = scripted.servers[0].of(1002)
+    assert (elected.fields["brokerId"], elected.fields["designateElect"]) == ("1", "true")
+    assert scripted.broker.leader(0) == "rocketmq-1"
+    assert scripted.servers[3].of(17)[-1].fields["topic"] == "mqtest-first-epoch"
 
 
 def test_remaining_counts_beyond_what_was_read(scripted: Scripted) -> None:

@@ -202,9 +202,11 @@ class RocketMQ:
 
     def _not_in_sync(self) -> str | None:
         replicas = self._replicas()
+        if not replicas.get("masterAddress"):
+            return "a master"
         in_sync = {r["brokerAddress"] for r in replicas.get("inSyncReplicas", ()) if r["alive"]}
         behind = [node.name for address, node in self._brokers.items() if address not in in_sync]
-        return f"{', '.join(behind)} in the SyncStateSet" if behind or not replicas.get("masterAddress") else None
+        return f"{', '.join(behind)} in the SyncStateSet" if behind else None
 
     def await_ready(self, timeout_s: float) -> None:
         self._await("all replicas in sync, with the topic", self._unready, timeout_s)

@@ -6,15 +6,19 @@ Rules, and what they come from:
 - Its sends block, so a few threads (`threads`) make them; results wait in a queue until `poll` settles them.
 - Its consumer pushes: a callback holds its message until `ack`, at most `threads` of them at a time. One that
   `close` still finds held counts as consumed for the broker: to give it back would store a copy of it elsewhere.
-- It makes threads of its own that may outlive a shutdown; everything of ours here is a daemon, and nothing waits
-  for the library longer than asked. It cannot read from a position, so the audit is the wire client's.
+- Its own threads keep the process from ending while they call back into Python: so what a process leaves open is
+  closed when it exits. Everything of ours is a daemon thread, and nothing waits for the library longer than asked.
+- It cannot read from a position, so the audit is the wire client's.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +35,7 @@ CONSUMER: Final = {"threads": 20}
 """their settings, with defaults"""
 _MOST_WAITING: Final = 10_000
 _HOLD_S: Final = 60.0
+_EXIT_S: Final = 3.0
 _LOG_LEVEL_ERROR: Final = 2
 _OUTCOMES: Final[Mapping[int, Outcome]] = {  # rocketmq.client.SendStatus
     0: Outcome.ACKED,
@@ -38,6 +43,16 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {  # rocketmq.client.SendStatus
     2: Outcome.DEGRADED,
     3: Outcome.DEGRADED,
 }
+
+
+_open: weakref.WeakSet[NativeProducer | NativeConsumer] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open):
+        with contextlib.suppress(Exception):  # nobody is left to be told
+            client.leave()
 
 
 def _in_time(what: str, call: Callable[[], object], timeout_s: float) -> None:
@@ -95,6 +110,7 @@ class NativeProducer:
         ]
         for thread in self._threads:
             thread.start()
+        _open.add(self)
 
     @property
     def failed(self) -> str | None:
@@ -139,14 +155,23 @@ class NativeProducer:
 
     def close(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
+        if self._stopped(deadline):
+            _shut_down(self._producer.shutdown, deadline)
+        self.poll(0)
+        _open.discard(self)
+
+    def leave(self) -> None:
+        """At the end of the process, where no thread can be started: shut the library down, if no send is under way."""
+        if self._stopped(time.monotonic() + _EXIT_S):
+            self._producer.shutdown()
+
+    def _stopped(self, deadline: float) -> bool:
         self._closing = True
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self.poll(0)
-        if not any(thread.is_alive() for thread in self._threads):  # else a send still uses it
-            _shut_down(self._producer.shutdown, deadline)
+        return not any(thread.is_alive() for thread in self._threads)
 
 
 def _shut_down(call: Callable[[], object], deadline: float) -> None:
@@ -192,6 +217,7 @@ class NativeConsumer:
 
         self._consumer.subscribe(wiring.topic, arrived)
         _in_time("start of a consumer", self._consumer.start, OPEN_TIMEOUT_S)
+        _open.add(self)
 
     @property
     def failed(self) -> str | None:
@@ -214,9 +240,14 @@ class NativeConsumer:
         self._handed.clear()
 
     def close(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
         self._closing.set()
-        _shut_down(self._consumer.shutdown, deadline)
+        _shut_down(self._consumer.shutdown, time.monotonic() + timeout_s)
+        _open.discard(self)
+
+    def leave(self) -> None:
+        """At the end of the process, where no thread can be started: let the callbacks go, shut the library down."""
+        self._closing.set()
+        self._consumer.shutdown()
 
 
 def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> NativeProducer:

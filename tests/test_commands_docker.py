@@ -1,0 +1,75 @@
+"""The README's commands that need real brokers, as a person types them."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+
+def mqtest(folder: Path, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run `mqtest …` in a folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "mqtest", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    """profile/fault → row of the one run's results.csv."""
+    (path,) = (folder / "results").glob("*/results.csv")
+    with path.open(encoding="utf-8") as file:
+        return {f"{r['broker']}/{r['profile']}/{r['fault']}": r for r in csv.DictReader(file)}
+
+
+def test_first_look_shows_who_loses(tmp_path: Path) -> None:
+    done = mqtest(tmp_path, "run", "first-look")  # mqtest run first-look
+    found = {name: (row["verdict"], int(row["lost"] or -1)) for name, row in rows(tmp_path).items()}
+    for profile in ("kafka/acks-1", "rabbitmq/classic", "rocketmq/async-flush"):
+        verdict, lost = found[f"{profile}/power-cut:all"]
+        assert verdict == "lost-as-documented", found
+        assert lost > 0
+    for profile in ("kafka/acks-all-fsync", "rabbitmq/quorum", "rocketmq/sync-flush-all-ack"):
+        assert found[f"{profile}/power-cut:all"] == ("kept", 0), found
+    assert done.returncode == 0
+    assert "rabbitmq/quorum" in done.stdout
+
+
+def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:
+    done = mqtest(tmp_path, "run", "live", "--only", "kafka/*")  # mqtest run live
+    found = rows(tmp_path)
+    clean, cut = found["kafka/acks-all/none"], found["kafka/acks-all/power-cut:all"]
+    figures = ("lost", "stored_twice", "redelivered", "reordered", "offset_divergence", "read_then_lost")
+    assert [clean[name] for name in figures] == ["0"] * 6
+    assert clean["verdict"] == "kept"
+    assert int(cut["lost"]) > 0
+    assert int(cut["read_then_lost"]) > 0
+    assert done.returncode == 0
+
+
+def test_up_and_down(tmp_path: Path) -> None:
+    done = mqtest(tmp_path, "up", "kafka/acks-all")  # mqtest up kafka/acks-all
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["kafka-1", "kafka-2", "kafka-3"]
+    down = mqtest(tmp_path, "down")  # mqtest down
+    assert down.returncode == 0, down.stderr
+    client = docker.from_env()
+    assert client.containers.list(all=True, filters={"label": "mqtest.run"}) == []
+    client.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_proves_the_power_cut(tmp_path: Path) -> None:
+    done = mqtest(tmp_path, "doctor", "--power-cut")  # mqtest doctor --power-cut
+    assert done.returncode == 0
+    assert "power cut" in done.stdout
