@@ -32,7 +32,7 @@ from mqtest.judge import judge
 from mqtest.ledger import EventsWriter, write_cell
 from mqtest.model import RUNNER, Cell, Consume, Verdict, Wiring
 from mqtest.nodes import bring_up
-from mqtest.watch import Watch
+from mqtest.watch import Progress, Watch
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
 
@@ -290,16 +290,17 @@ class CellRun:
         workers = self._workers
         workers.check()
         acked_ns = workers.last_ack_ns()
-        self._watch.progress(
-            workers.total("sent"),
-            workers.total("acked"),
-            workers.total("unknown"),
-            workers.total("refused"),
-            workers.total("skipped"),
-            workers.total("delivered"),
-            (now_ns() - acked_ns) / NS_PER_S if acked_ns else None,
-            self._cell.workload.rate_per_s,
+        progress = Progress(
+            sent=workers.total("sent"),
+            acked=workers.total("acked"),
+            unknown=workers.total("unknown"),
+            refused=workers.total("refused"),
+            skipped=workers.total("skipped"),
+            delivered=workers.total("delivered"),
+            last_ack_age_s=(now_ns() - acked_ns) / NS_PER_S if acked_ns else None,
+            rate_asked=self._cell.workload.rate_per_s,
         )
+        self._watch.progress(progress)
 
     # --- the record
 

@@ -25,6 +25,7 @@ from mqtest.model import Cell
 from mqtest.report.summary import Group as Repeats
 from mqtest.report.summary import count, fault_of, loss_words, profile_of, seconds, verdict_of
 from mqtest.report.terminal import STYLES
+from mqtest.watch import Progress
 
 Clock = Callable[[], float]
 
@@ -133,17 +134,7 @@ class PlainWatch:
         """See Watch."""
         self._say(f"{self._cell}: {name}")
 
-    def progress(
-        self,
-        sent: int,
-        acked: int,
-        unknown: int,
-        refused: int,
-        skipped: int,
-        delivered: int,
-        last_ack_age_s: float | None,
-        rate_asked: float | None,
-    ) -> None:
+    def progress(self, now: Progress) -> None:
         """See Watch; nothing, figures stand in the judged line."""
 
     def note(self, text: str) -> None:
@@ -201,29 +192,19 @@ class ScreenWatch:
         """See Watch."""
         self._phase, self._phase_begun = name, self._clock()
 
-    def progress(
-        self,
-        sent: int,
-        acked: int,
-        unknown: int,
-        refused: int,
-        skipped: int,
-        delivered: int,
-        last_ack_age_s: float | None,
-        rate_asked: float | None,
-    ) -> None:
+    def progress(self, now: Progress) -> None:
         """See Watch."""
         if self._phase in _LOAD_IS_OVER:
             age = "all sent"
         else:
-            self._gap_s = max(self._gap_s, last_ack_age_s or 0.0)
-            age = "none yet" if last_ack_age_s is None else f"{last_ack_age_s:.1f} s ago"
-        asked = "as fast as it goes" if rate_asked is None else f"{count(rate_asked)} asked"
+            self._gap_s = max(self._gap_s, now.last_ack_age_s or 0.0)
+            age = "none yet" if now.last_ack_age_s is None else f"{now.last_ack_age_s:.1f} s ago"
+        asked = "as fast as it goes" if now.rate_asked is None else f"{count(now.rate_asked)} asked"
         self._figures = {
-            "rate": f"{count(self._rate(acked))} acked per s ({asked})",
-            "acked": f"{count(acked)} of {count(sent)} sent, {count(unknown)} unknown, {count(refused)} refused, "
-            f"{count(skipped)} skipped",
-            "delivered": count(delivered),
+            "rate": f"{count(self._rate(now.acked))} acked per s ({asked})",
+            "acked": f"{count(now.acked)} of {count(now.sent)} sent, {count(now.unknown)} unknown, "
+            f"{count(now.refused)} refused, {count(now.skipped)} skipped",
+            "delivered": count(now.delivered),
             "last ack": f"{age}, longest gap so far {self._gap_s:.1f} s",
         }
 

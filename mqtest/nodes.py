@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mqtest.brokers import broker_module
 from mqtest.cluster import Cluster
+from mqtest.errors import UsageError
 from mqtest.model import Cell
 
 _EMBEDDED = "memory"
@@ -56,3 +57,26 @@ def engine_for(cells: Iterable[Cell], run_id: str, progress: Callable[[str], Non
     finally:
         if not keep:
             leftovers.close_run(run_id, progress)
+
+
+@contextmanager
+def left_up(cell: Cell, run_id: str, progress: Callable[[str], None]) -> Iterator[Cluster]:
+    """A cluster that stays when the block ends, without its agent; removed when the block raises.
+
+    Raises UsageError for the embedded broker, which ends with this process.
+    """
+    if cell.profile.broker == _EMBEDDED:
+        raise UsageError(f"{cell.profile.path}: the embedded broker ends with its run; up is for brokers in containers")
+
+    from mqtest import doctor
+    from mqtest.cluster import agent
+
+    doctor.require_engine()
+    cluster = bring_up(cell, run_id, Path(), progress)
+    try:
+        yield cluster
+    except BaseException:
+        cluster.down()
+        raise
+    finally:
+        agent.stop(run_id)

@@ -22,12 +22,11 @@ from mqtest import __version__, host
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
-from mqtest.doctor import require_engine
 from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
 from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
-from mqtest.nodes import bring_up, engine_for
+from mqtest.nodes import engine_for, left_up
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
 from mqtest.scenario import Scenario
@@ -83,18 +82,13 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         disk_mb=4096,
         version=image_version(profile.broker),
     )
-    require_engine()
-    cluster = bring_up(cell, name, Path.cwd() / name, progress)
-    try:
+    with left_up(cell, name, progress) as cluster:
         broker = broker_module(profile.broker).connect(profile, cluster.nodes, cell.workload.places)
         progress("waiting for the nodes")
         broker.await_nodes(cell.phases.up_s)
         broker.create_places()
         broker.await_ready(cell.phases.up_s)
         broker.close()
-    except BaseException:
-        cluster.down()
-        raise
     return cluster.nodes
 
 

@@ -10,9 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mqtest.model import Cell
+
+
+class Progress(NamedTuple):
+    """Totals of a cell so far."""
+
+    sent: int
+    acked: int
+    unknown: int
+    refused: int
+    skipped: int
+    delivered: int
+    last_ack_age_s: float | None
+    """None: no ack yet"""
+    rate_asked: float | None
+    """None: closed loop"""
 
 
 class Watch(Protocol):
@@ -30,18 +45,8 @@ class Watch(Protocol):
     def phase(self, name: str) -> None:
         """The cell entered this phase: up, warm-up, steady, fault, heal, recover, drain, audit, down, …"""
 
-    def progress(
-        self,
-        sent: int,
-        acked: int,
-        unknown: int,
-        refused: int,
-        skipped: int,
-        delivered: int,
-        last_ack_age_s: float | None,
-        rate_asked: float | None,
-    ) -> None:
-        """Totals of the cell so far; seconds since the last ack (None: none yet); rate_asked None: closed loop."""
+    def progress(self, now: Progress) -> None:
+        """How the cell's load stands; some ten times a second."""
 
     def note(self, text: str) -> None:
         """One line worth telling: an image is built, a fault bit, a node came back."""
@@ -68,17 +73,7 @@ class SilentWatch:
     def phase(self, name: str) -> None:
         """See Watch."""
 
-    def progress(
-        self,
-        sent: int,
-        acked: int,
-        unknown: int,
-        refused: int,
-        skipped: int,
-        delivered: int,
-        last_ack_age_s: float | None,
-        rate_asked: float | None,
-    ) -> None:
+    def progress(self, now: Progress) -> None:
         """See Watch."""
 
     def note(self, text: str) -> None:

@@ -12,7 +12,7 @@ from mqtest import live
 from mqtest.faults import parse_fault
 from mqtest.live import PlainWatch, ScreenWatch, TimeLeft, duration, judged_line, planned_line
 from mqtest.model import Cell, Duplicates, Kind, Order, Phases, Profile, Promise, Workload
-from mqtest.watch import SilentWatch, Watch
+from mqtest.watch import Progress, SilentWatch, Watch
 
 PROMISE = Promise(survives=("none",), duplicates=Duplicates.NONE, order=Order.PLACE, source="test")
 PROFILE = Profile(
@@ -46,7 +46,7 @@ def watch_a_cell(watch: Watch) -> None:
     watch.run_opened(Path("results/r"))
     watch.cell_started(CELL, 1, 2)
     watch.phase("steady")
-    watch.progress(2100, 2000, 5, 1, 2, 300, 0.5, 2000.0)
+    watch.progress(Progress(2100, 2000, 5, 1, 2, 300, 0.5, 2000.0))
     watch.note("leader is kafka-1")
 
 
@@ -113,9 +113,9 @@ def test_the_screen_shows_cell_phase_rate_acked_gap_time_left_and_verdicts() -> 
     watch = ScreenWatch(Console(file=io.StringIO(), width=140, force_terminal=True), clock)
     watch_a_cell(watch)
     clock.now_s += 1
-    watch.progress(4100, 4000, 5, 1, 2, 300, 2.5, 2000.0)
+    watch.progress(Progress(4100, 4000, 5, 1, 2, 300, 2.5, 2000.0))
     clock.now_s += 1
-    watch.progress(4200, 4050, 5, 1, 2, 300, 0.1, 2000.0)
+    watch.progress(Progress(4200, 4050, 5, 1, 2, 300, 0.1, 2000.0))
     text = shown(watch)
     for part in (
         "cell 1 of 2  kafka/acks-1 under kill:all, repeat 1",
@@ -139,7 +139,7 @@ def test_the_screen_forgets_the_figures_of_the_cell_before() -> None:
     watch_a_cell(watch)
     watch.cell_started(CELL, 2, 2)
     assert "acked per s" not in shown(watch)
-    watch.progress(0, 0, 0, 0, 0, 0, None, None)
+    watch.progress(Progress(0, 0, 0, 0, 0, 0, None, None))
     assert "0 acked per s (as fast as it goes)" in shown(watch)
     assert "none yet, longest gap so far 0.0 s" in shown(watch)
     watch.run_ended()
@@ -149,7 +149,7 @@ def test_no_ack_is_no_gap_once_everything_is_sent() -> None:
     watch = ScreenWatch(Console(file=io.StringIO(), width=140, force_terminal=True), Clock())
     watch_a_cell(watch)
     watch.phase("audit")
-    watch.progress(2100, 2100, 0, 0, 0, 0, 9.0, 2000.0)
+    watch.progress(Progress(2100, 2100, 0, 0, 0, 0, 9.0, 2000.0))
     assert "all sent, longest gap so far 0.5 s" in shown(watch)
     watch.run_ended()
 

@@ -106,6 +106,18 @@ def start(run: str, progress: Callable[[str], None]) -> Agent:
         raise
 
 
+def stop(run: str) -> None:
+    """End the agent of a run that leaves its cluster up. Raises EngineError."""
+    client = connect()
+    try:
+        container = _running(client, run)
+        if container is not None:
+            with asking("ending the agent"):
+                client.api.remove_container(container, force=True)
+    finally:
+        client.close()
+
+
 def _running(client: docker.DockerClient, run: str) -> str | None:
     with asking("looking for the agent"):
         try:
