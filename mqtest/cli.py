@@ -35,7 +35,7 @@ _WIDTH_OF_NO_TERMINAL = 200
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; `sys.argv` without arguments."""
     try:
-        with _termination_interrupts():
+        with _one_interrupt():
             code = cli.main(args=arguments, prog_name="mqtest", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -340,15 +340,22 @@ def _complain(text: str, code: int) -> int:
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM and a closed terminal end us as Ctrl-C does, so that everything heals and cleans up on the way out."""
+def _one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or closed terminal ends us, so that everything heals and cleans up on the way out; what
+    comes while that goes on is answered with a line."""
+    seen = False
 
     def interrupt(_number: int, _frame: object) -> None:
+        nonlocal seen
+        if seen:
+            _say("mqtest: already healing and cleaning up; a moment")
+            return
+        seen = True
         raise KeyboardInterrupt
 
     before: dict[int, Callable[..., object] | int | None] = {
         number: signal.signal(number, interrupt)
-        for number in (signal.SIGTERM, signal.SIGHUP)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) is not signal.SIG_IGN  # nohup
     }
     try:

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from mqtest import __version__, host
 from mqtest.brokers import broker_module
@@ -38,11 +35,11 @@ RUN_FILE = "run.json"
 def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Path | None, watch: Watch) -> Path:
     """Run all cells of a plan that are not finished yet; returns the run's folder.
 
-    A cell that fails is recorded and the run goes on; an EngineError ends it. On Ctrl-C or SIGTERM the cell heals, the
-    cluster is removed, and KeyboardInterrupt is raised again.
+    A cell that fails is recorded and the run goes on; an EngineError ends it. On KeyboardInterrupt the cell
+    heals, the cluster is removed, and it is raised again.
     """
     run_dir = resume or _new_run_dir(results, scenario)
-    with RunLock(run_dir.name), _interrupts(watch):
+    with RunLock(run_dir.name):
         if resume is None:
             _write_run(run_dir, scenario, plan)
         todo = _unfinished(run_dir, plan.cells)
@@ -141,24 +138,3 @@ def _unfinished(run_dir: Path, cells: Sequence[Cell]) -> list[Cell]:
         folder.rename(aborted / f"{cell.id}-{sum(1 for _ in aborted.glob(cell.id + '-*')) + 1}")
         todo.append(cell)
     return todo
-
-
-@contextmanager
-def _interrupts(watch: Watch) -> Iterator[None]:
-    """The first SIGINT or SIGTERM raises KeyboardInterrupt; while the cell heals, further ones only say so."""
-    seen = False
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
-            watch.note("already healing and cleaning up; a moment")
-            return
-        seen = True
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
