@@ -190,7 +190,7 @@ class CellRun:
         while now_ns() < deadline:
             gone = cluster.exited()
             if gone:
-                why = f"ended by themselves after the heal: {self._last_words(cluster, gone)}"
+                why = f"these ended by themselves: {self._last_words(cluster, gone)}"
                 break
             try:
                 broker.await_ready(5.0)
@@ -201,9 +201,10 @@ class CellRun:
             self._event("recovered", stage="ready")
             return
         broken = cluster.whole()
+        why = f"not in sync again within {self._cell.phases.recover_s:g} s of the heal: {why}"
         if broken is None:
             self._event("dead", nodes=list(injection.names), why=why)
-        raise ClusterError(f"no recovery within {self._cell.phases.recover_s:g} s: {broken or why}")
+        raise ClusterError(f"{why} ({broken})" if broken else why)
 
     def _drain(self, broker: Broker, wiring: Wiring) -> None:
         phases = self._cell.phases
