@@ -39,6 +39,16 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
     )
 
 
+def require_engine(cells: Iterable[Cell]) -> None:
+    """Raises EngineError, in one line, when cells need containers and no fit engine answers."""
+    if all(cell.profile.broker == _EMBEDDED for cell in cells):
+        return
+
+    from mqtest import doctor
+
+    doctor.require_engine()
+
+
 @contextmanager
 def engine_for(cells: Iterable[Cell], run_id: str, progress: Callable[[str], None], *, keep: bool) -> Iterator[None]:
     """Around the cells of a run: clear what dead runs left, then take this run's own agent, network guard and disks
@@ -47,10 +57,8 @@ def engine_for(cells: Iterable[Cell], run_id: str, progress: Callable[[str], Non
         yield
         return
 
-    from mqtest import doctor
     from mqtest.cluster import leftovers
 
-    doctor.require_engine()
     leftovers.clean(all_runs=False, by_hand=False, progress=progress)
     try:
         yield
@@ -68,10 +76,9 @@ def left_up(cell: Cell, run_id: str, progress: Callable[[str], None]) -> Iterato
     if cell.profile.broker == _EMBEDDED:
         raise UsageError(f"{cell.profile.path}: the embedded broker ends with its run; up is for brokers in containers")
 
-    from mqtest import doctor
     from mqtest.cluster import agent
 
-    doctor.require_engine()
+    require_engine([cell])
     cluster = bring_up(cell, run_id, Path(), progress)
     try:
         yield cluster

@@ -23,7 +23,7 @@ from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
 from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
-from mqtest.nodes import engine_for, left_up
+from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
 from mqtest.scenario import Scenario
@@ -38,6 +38,7 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     A cell that fails is recorded and the run goes on; an EngineError ends it. On KeyboardInterrupt the cell
     heals, the cluster is removed, and it is raised again.
     """
+    require_engine(plan.cells)
     run_dir = resume or _new_run_dir(results, scenario)
     with RunLock(run_dir.name):
         if resume is None:
