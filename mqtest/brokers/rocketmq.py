@@ -188,6 +188,13 @@ class RocketMQ:
         letters = {"a": GROUP, "b": _EPOCH_TOPIC, "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": now_ms}
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
         self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"first epoch")
+        queue = {"topic": _EPOCH_TOPIC, "queueId": "0"}
+        wait_until(  # a new master without it would begin its epoch at 0 too, and not write it down
+            lambda: all(self._position(address, Request.GET_MAX_OFFSET, queue) > 0 for address in self._brokers),
+            _ELECT_S,
+            "the first message to be on every replica",
+            swallow=(ClusterError,),
+        )
         old = self._replicas()
         other = next(r for r in old["inSyncReplicas"] if r["brokerAddress"] != old["masterAddress"])
         asked = {"clusterName": CLUSTER, "brokerName": GROUP, "brokerId": str(other["brokerId"])}
