@@ -80,6 +80,8 @@ class Words:
     master: int | None = 1
     in_sync: set[int] = field(default_factory=lambda: {1, 2, 3})
     dead: set[int] = field(default_factory=set)
+    elections: int = 0
+    elections_in_vain: int = 0
     topic_on: set[int] = field(default_factory=lambda: {1, 2, 3})
     routed: int = 1
     config: dict[int, str] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class Words:
             return answer(asked, fields={"controllerLeaderAddress": f"{PREFIX}.10:{CONTROLLER_PORT}"})
         if asked.code == 1002:
             self.master = self.routed = int(asked.fields["brokerId"])
+            self.elections += 1
+            self.in_sync = {1, 2} if self.elections <= self.elections_in_vain else {1, 2, 3}
             return answer(asked)
         replicas = [{"brokerAddress": address(i), "brokerId": i, "alive": i not in self.dead} for i in (1, 2, 3)]
         group = {
@@ -114,6 +118,8 @@ class Words:
             if number not in self.topic_on:
                 return answer(asked, 17, remark="No topic in this broker")
             return answer(asked, body=json.dumps(self.topic).encode())
+        if asked.code == 310:
+            self.ends = {**self.ends, "0": self.ends["0"] + 1}
         if asked.code == 30:
             return answer(asked, fields={"offset": self.ends[asked.fields["queueId"]]})
         return answer(asked, fields={"offset": 2}) if asked.code == 31 else answer(asked)
@@ -209,6 +215,24 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
     assert (elected.fields["brokerId"], elected.fields["designateElect"]) == ("1", "true")
     assert scripted.broker.leader(0) == "rocketmq-1"
     assert scripted.servers[3].of(17)[-1].fields["topic"] == "mqtest-first-epoch"
+
+
+@pytest.mark.parametrize(("in_vain", "elections"), [(0, 1), (2, 3)])
+def test_a_replica_that_stays_out_is_called_back_by_another_election(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, in_vain: int, elections: int
+) -> None:
+    monkeypatch.setattr(rocketmq, "_JOIN_S", 0.2)
+    scripted.words.elections_in_vain = in_vain
+    scripted.broker.create_places()
+    assert scripted.words.elections == elections
+    assert sum(len(server.of(310)) for server in scripted.servers) == elections, "each epoch has a message"
+
+
+def test_elections_in_vain_end(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rocketmq, "_JOIN_S", 0.1)
+    scripted.words.elections_in_vain = 99
+    with pytest.raises(ClusterError, match="not all brokers were in sync after any of 5 elections"):
+        scripted.broker.create_places()
 
 
 def test_remaining_counts_beyond_what_was_read(scripted: Scripted) -> None:

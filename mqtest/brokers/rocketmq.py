@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from mqtest.brokers import TOPIC
@@ -37,7 +38,10 @@ CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
 
 _CALL_S: Final = 2.0
-_ELECT_S: Final = 60.0
+_READY_S: Final = 60.0
+_JOIN_S: Final = 15.0
+"""all replicas are in sync 4 to 10 s after an election, or not at all"""
+_ELECTIONS: Final = 5
 _EPOCH_TOPIC: Final = "mqtest-first-epoch"
 _PLAIN_TOPIC: Final = {"perm": "6", "order": "false", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0"}
 _TOPIC_FIELDS: Final = ("perm", "order", "topicFilterType", "topicSysFlag")
@@ -175,34 +179,47 @@ class RocketMQ:
         self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked)
 
     def _leave_first_epoch(self) -> None:
-        """Store one message, in a topic of its own, and have another broker elected.
+        """Store a message, in a topic of its own, and have another broker elected; until all are in sync again.
 
         A group that restarts as a whole may find its old master first: it then leads again in the same epoch, and
         replaces that epoch's start in its epoch file by its current end (AutoSwitchHAService.changeToMaster). Slaves
         look for a common epoch with the same start; in the first epoch of a group there is none, and they never join
-        again ("Failed to find a consistent point"). Seen on 5.5.0. A group with one election behind it is safe.
+        again ("Failed to find a consistent point"). A group with one election behind it is safe. Seen on 5.5.0, as
+        was this: in one of four such elections the third broker asks the name server for the master too early, goes
+        on replicating from the old one, which lives, and never joins; another election ends that.
         """
         self._create_topic(_EPOCH_TOPIC, 1, _PLAIN_TOPIC)
-        self.await_ready(_ELECT_S)
+        self.await_ready(_READY_S)
+        for _ in range(_ELECTIONS):
+            self._elect_another()
+            with suppress(ClusterError):
+                self.await_ready(_JOIN_S)
+                return
+        raise ClusterError(f"rocketmq: not all brokers were in sync after any of {_ELECTIONS} elections")
+
+    def _elect_another(self) -> None:
+        """A new epoch, with a message in the one before, or the new one would not be written down."""
+        old = self._replicas()
         now_ms = str(time.time_ns() // 1_000_000)
         letters = {"a": GROUP, "b": _EPOCH_TOPIC, "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": now_ms}
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
-        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"first epoch")
         queue = {"topic": _EPOCH_TOPIC, "queueId": "0"}
-        wait_until(  # a new master without it would begin its epoch at 0 too, and not write it down
-            lambda: all(self._position(address, Request.GET_MAX_OFFSET, queue) > 0 for address in self._brokers),
-            _ELECT_S,
-            "the first message to be on every replica",
+        stored = self._position(self._master(), Request.GET_MAX_OFFSET, queue) + 1
+        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch begins behind this")
+        in_sync = [replica["brokerAddress"] for replica in old["inSyncReplicas"]]
+        wait_until(
+            lambda: all(self._position(address, Request.GET_MAX_OFFSET, queue) >= stored for address in in_sync),
+            _READY_S,
+            "the message to be on every replica in sync",
             swallow=(ClusterError,),
         )
-        old = self._replicas()
         other = next(r for r in old["inSyncReplicas"] if r["brokerAddress"] != old["masterAddress"])
         asked = {"clusterName": CLUSTER, "brokerName": GROUP, "brokerId": str(other["brokerId"])}
         asked |= {"designateElect": "true", "invokeTime": now_ms}
         self._ask_controller(Request.CONTROLLER_ELECT_MASTER, asked)
         wait_until(
             lambda: self._replicas().get("masterAddress") == other["brokerAddress"],
-            _ELECT_S,
+            _READY_S,
             f"{other['brokerAddress']} to be master",
             swallow=(ClusterError,),
         )
