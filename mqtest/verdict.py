@@ -2,7 +2,7 @@
 
     broken              foreign, corrupt, phantom or diverging messages, always; and under a fault that `survives`
                         lists: acked messages lost, or duplicates or disorder beyond the promise
-    dead                disks, network and engine whole, yet nodes exited or elected no leader (the `dead` event)
+    dead                disks, network and engine whole, yet nodes exited, elected no leader, or stayed out of sync
     unknown             the tool itself failed, or the audit is not complete
     invalid             the fault did not bite, or less was acked than the floor (without acknowledgements: sent without
                         an error): too little to tell

@@ -38,6 +38,8 @@ CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
 
 _CALL_S: Final = 2.0
+_WRITE_S: Final = 20.0
+"""bound of a call that makes a young broker create files: seen to take over 2 s on a busy machine"""
 _READY_S: Final = 60.0
 _JOIN_S: Final = 15.0
 """all replicas are in sync 4 to 10 s after an election, or not at all"""
@@ -97,13 +99,20 @@ class RocketMQ:
         self._brokers = {f"{node.address}:{BROKER_PORT}": node for node in nodes if node.role == "broker"}
         self._links: dict[str, Link] = {}
 
-    def _call(self, address: str, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"") -> Frame:
+    def _call(
+        self,
+        address: str,
+        code: int,
+        fields: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeout_s: float = _CALL_S,
+    ) -> Frame:
         """One bounded request; raises ClusterError, and without an answer the connection is not used again."""
         try:
             link = self._links.get(address)
             if link is None or link.lost:
                 link = self._links[address] = Link(address, _CALL_S)
-            return link.call(code, fields, body, timeout_s=_CALL_S)
+            return link.call(code, fields, body, timeout_s=timeout_s)
         except AnswerError as error:
             raise ClusterError(f"rocketmq: {error}") from error
         except ClientError as error:
@@ -176,7 +185,7 @@ class RocketMQ:
     def _create_topic(self, name: str, queues: int, fields: Mapping[str, str]) -> None:
         counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
         asked = {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
-        self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked)
+        self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=_WRITE_S)
 
     def _leave_first_epoch(self) -> None:
         """Store a message, in a topic of its own, and have another broker elected; until all are in sync again.
@@ -205,7 +214,7 @@ class RocketMQ:
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
         queue = {"topic": _EPOCH_TOPIC, "queueId": "0"}
         stored = self._position(self._master(), Request.GET_MAX_OFFSET, queue) + 1
-        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch begins behind this")
+        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch ends here", _WRITE_S)
         in_sync = [replica["brokerAddress"] for replica in old["inSyncReplicas"]]
         wait_until(
             lambda: all(self._position(address, Request.GET_MAX_OFFSET, queue) >= stored for address in in_sync),
