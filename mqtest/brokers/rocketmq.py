@@ -197,7 +197,6 @@ class RocketMQ:
         was this: in one of four such elections the third broker asks the name server for the master too early, goes
         on replicating from the old one, which lives, and never joins; another election ends that.
         """
-        self._create_topic(_EPOCH_TOPIC, 1, _PLAIN_TOPIC)
         self.await_ready(_READY_S)
         for _ in range(_ELECTIONS):
             self._elect_another()
@@ -209,6 +208,7 @@ class RocketMQ:
     def _elect_another(self) -> None:
         """A new epoch, with a message in the one before, or the new one would not be written down."""
         old = self._replicas()
+        self._create_topic(_EPOCH_TOPIC, 1, _PLAIN_TOPIC)  # a master since a moment may not have it yet
         now_ms = str(time.time_ns() // 1_000_000)
         letters = {"a": GROUP, "b": _EPOCH_TOPIC, "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": now_ms}
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
