@@ -301,12 +301,26 @@ class TestReordered:
 class TestDivergence:
     def test_two_messages_at_one_position_that_are_both_there(self, tmp_path: Path) -> None:
         sends = acked(range(3), outcome=Outcome.UNKNOWN)
-        folder = write_cell_folder(
-            tmp_path, sends=sends, receipts=[Got(0, 5)], audit=[Got(0, 1), Got(1, 5), Got(2, 2**62 - 5)]
-        )
+        folder = write_cell_folder(tmp_path, sends=sends, audit=[Got(0, 5), Got(1, 5), Got(2, 2**62 - 5)])
         finding = find("divergence", folder)
         assert finding.count == 1
         assert finding.examples == ("place 0 offset 5 held producer 0 seq 0 and producer 0 seq 1",)
+
+    def test_a_position_that_was_acked_and_read_and_holds_another_now(self, tmp_path: Path) -> None:
+        sends = [Sent(0, offset=5), Sent(1, offset=5)]
+        folder = write_cell_folder(tmp_path, sends=sends, receipts=[Got(0, 5)], audit=[Got(0, 1), Got(1, 5)])
+        finding = find("divergence", folder)
+        assert numbers(finding, "positions_with_two", "moved_from_ack") == (1, 1)
+
+    @pytest.mark.parametrize("outcome", [Outcome.ACKED, Outcome.UNKNOWN])
+    def test_a_copy_that_was_read_and_lost_and_sent_again_by_the_client_is_none(
+        self, tmp_path: Path, outcome: Outcome
+    ) -> None:
+        """Kafka, power cut, live consumer: read at 5 before the ack came, truncated, stored again and acked at 1."""
+        sends = [Sent(0, outcome, offset=1 if outcome is Outcome.ACKED else -1), Sent(1, offset=5)]
+        receipts = [Got(0, 5), Got(0, 1), Got(1, 5)]
+        folder = write_cell_folder(tmp_path, sends=sends, receipts=receipts, audit=[Got(0, 1), Got(1, 5)])
+        assert (find("divergence", folder).count, find("stored-twice", folder).count) == (0, 1)
 
     def test_a_lost_message_whose_position_was_taken_is_none(self, tmp_path: Path) -> None:
         sends = [Sent(0, offset=5), Sent(1, offset=5)]
@@ -490,16 +504,17 @@ def _naive(kind: Kind, receipts: list[Got], audit: list[Got]) -> Mapping[str, in
             for (place, seq), offset in first.items()
         )
         there = {r.seq for r in audit}
+        as_acked = [r for r in receipts if r.seq in there and (r.place, r.offset) == (0, r.seq)]
         holders: dict[tuple[int, int | None], set[int]] = {}
-        for r in both:
-            if r.seq in there:
-                holders.setdefault((r.place, r.offset), set()).add(r.seq)
+        for r in audit + as_acked:
+            holders.setdefault((r.place, r.offset), set()).add(r.seq)
+        moved = there - {r.seq for r in audit if (r.place, r.offset) == (0, r.seq)}
         return {
             "stored_twice": sum(len({(r.place, r.offset) for r in both if r.seq == s}) > 1 for s in seqs),
             "redelivered": len(receipts) - len({(r.seq, r.place, r.offset) for r in receipts}),
             "redelivered_unflagged": None,
             "reordered": late,
-            "offset_divergence": sum(len(held) > 1 for held in holders.values()),
+            "offset_divergence": sum(len(held) > 1 for held in holders.values()) + len(moved),
         }
     extra = [r for s in seqs for r in sorted((r for r in both if r.seq == s), key=lambda r: r.received_s or 0)[1:]]
     flagged = sum(bool(r.flags) for r in extra)
@@ -518,7 +533,7 @@ def test_duplicates_and_order_agree_with_a_naive_model(kind: Kind, receipts: lis
     audit = list({(r.place, r.offset): r for r in audit}.values()) if kind is LOG else audit
     audit = [r._replace(actor=0, received_s=40.5 + i / 10) for i, r in enumerate(audit)]
     receipts = list({r.received_s: r for r in receipts}.values())
-    sends = acked(range(6), outcome=Outcome.UNKNOWN)
+    sends = acked(range(6))  # each at the offset of its own number, in place 0
     with tempfile.TemporaryDirectory() as tmp:
         folder = write_cell_folder(Path(tmp), kind=kind, sends=sends, receipts=receipts, audit=audit, places=2)
         loaded = history.load(folder)
