@@ -185,7 +185,12 @@ class RocketMQ:
     def _create_topic(self, name: str, queues: int, fields: Mapping[str, str]) -> None:
         counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
         asked = {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
-        self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=_WRITE_S)
+        wait_until(  # a broker can be master by the controller's word before it listens
+            lambda: self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=_WRITE_S),
+            _READY_S,
+            f"the master to take the topic {name}",
+            swallow=(ClusterError,),
+        )
 
     def _leave_first_epoch(self) -> None:
         """Store a message, in a topic of its own, and have another broker elected; until all are in sync again.
