@@ -1,7 +1,7 @@
 """The nodes of one cell and what can be done to them: the protocol Cluster.
 
 Only this package touches Docker. Two things implement the protocol: `ComposeCluster` (compose.py: containers with a
-loop disk each) and `MemoryCluster` (brokers/memory.py: a local process). Every action takes node names, hits them
+loop disk each) and `MemoryCluster` (memory.py: a local process). Every action takes node names, hits them
 together, is idempotent where undone, and returns its evidence as a plain dict of JSON values; faults.py composes
 them into faults with an undo.
 """
