@@ -64,8 +64,8 @@ def test_a_closed_loop(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("action", ["kill", "stop", "pause", "power-cut"])
 def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    idle = replace(faults.FAULTS[action], do=lambda _cluster, _names: {})
-    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
+    idle = replace(faults.FAULTS[action], do=lambda _hit: {})
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
     judged = run_cell(tmp_path, make_cell("memory/log-safe", f"{action}:all"))
     assert judged.verdict is Verdict.INVALID
     assert judged.row["fault_bit"] is False
@@ -74,7 +74,7 @@ def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, action: str, monke
 def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kill = faults.FAULTS["kill"].do
     only_kills = replace(faults.FAULTS["power-cut"], do=kill)
-    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
     judged = run_cell(tmp_path, make_cell("memory/log-safe", "power-cut:all"))
     assert judged.verdict is Verdict.INVALID
 
