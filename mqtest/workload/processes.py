@@ -68,6 +68,10 @@ class Workers:
         self._workers += started
         self._begin(started, timeout_s)
 
+    def names(self, role: Role) -> list[str]:
+        """The role's workers that have not done their work."""
+        return [worker.name for worker in self._workers if worker.plan.role is role and not worker.done]
+
     def crash(self, role: Role, numbers: Collection[int] | None = None) -> Evidence:
         """SIGKILL the workers of the role that run (all, or those numbers), together. Each is frozen first, a producer
         at a moment when the broker owes it an answer. Evidence: how each ended (-9), and for producers the sends that
