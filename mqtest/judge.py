@@ -62,6 +62,7 @@ def judge(cell_dir: Path) -> Judgement:
         promise=promise,
         acknowledged=history.acknowledged,
         floor=int(cell.get("floor") or 0),
+        nodes=int(cell.get("nodes") or 0),
         found=found,
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),

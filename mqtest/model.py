@@ -87,7 +87,7 @@ class Consume(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """What a profile promises. `survives` lists faults as `action:target` ("none" for no fault), a composed one
-    joined by `+`; acknowledged messages survive exactly those."""
+    joined by `+`; acknowledged messages survive exactly those. An action or target may be a pattern: `kill:*`."""
 
     survives: tuple[str, ...]
     duplicates: Duplicates
