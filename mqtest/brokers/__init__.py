@@ -1,9 +1,9 @@
 """What mqtest must be able to ask of a broker: the protocol Broker, and the table of brokers.
 
 A broker is one module here and one folder in compose/. The module has `environment` (how a profile becomes the
-variables of compose.yaml), `TARGETS` (whom a fault can hit) and `connect`. It brings the cluster ready, finds the
-leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do. Every
-call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
+variables of compose.yaml), `NO_TARGETS` (whom a fault cannot hit there) and `connect`. It brings the cluster ready,
+finds the leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do.
+Every call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class Broker(Protocol):
     def leader(self, place: int) -> str | None:
         """Name of the node that leads the place (RabbitMQ classic: hosts it), or None while there is none."""
 
+    def controller(self) -> str | None:
+        """Name of the node that leads the cluster's own metadata, where the broker can tell; else None."""
+
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
         read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
@@ -57,7 +60,8 @@ class Broker(Protocol):
 class BrokerModule(Protocol):
     """A module of this package."""
 
-    TARGETS: Sequence[str]
+    NO_TARGETS: Sequence[str]
+    """of targets.TARGETS"""
 
     def environment(self, profile: Profile, nodes: int) -> Mapping[str, str]:
         """Variables for compose.yaml that carry the profile's settings."""
