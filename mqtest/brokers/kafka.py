@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not mark what it exports again
@@ -28,12 +28,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 )
 
 from mqtest.brokers import TOPIC
-from mqtest.brokers.kafka_wire import View, features, view
+from mqtest.brokers.kafka_wire import Partition, View, features, quorum_leader, view
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
 
-TARGETS: Sequence[str] = ("leader", "one", "all")
+T = TypeVar("T")
+
+TARGETS: Sequence[str] = ("leader", "follower", "controller", "one", "all")
 BRING_UP_S = 10.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -136,10 +138,30 @@ class Kafka:
 
     def leader(self, place: int) -> str | None:
         """The leader in the view with the highest leader epoch; None while that has none or no node answers."""
-        seen = [v.partitions[TOPIC, place] for v in self._views().values() if (TOPIC, place) in v.partitions]
-        newest = max(seen, key=lambda p: p.epoch, default=None)
+        newest = self._newest(place)
         node = self._nodes.get(newest.leader) if newest else None
         return node.name if node else None
+
+    def followers(self, place: int) -> Sequence[str]:
+        """The replicas in sync but the leader, in the same view."""
+        newest = self._newest(place)
+        if newest is None or newest.leader not in self._nodes:
+            return []
+        return [node.name for i, node in self._nodes.items() if i in newest.in_sync and i != newest.leader]
+
+    def controller(self) -> str | None:
+        """The leader of the metadata quorum in the highest epoch that any node tells; None when none does."""
+        told = self._ask_all(quorum_leader).values()
+        node = self._nodes.get(max(told, key=lambda t: t[1])[0]) if told else None
+        return node.name if node else None
+
+    def counts(self) -> Mapping[str, int]:
+        """A log has none."""
+        return {}
+
+    def _newest(self, place: int) -> Partition | None:
+        seen = [v.partitions[TOPIC, place] for v in self._views().values() if (TOPIC, place) in v.partitions]
+        return max(seen, key=lambda p: p.epoch, default=None)
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""
@@ -177,17 +199,20 @@ class Kafka:
         return {key: text(value) for key, value in self._profile.settings.get("topic", {}).items()}
 
     def _views(self) -> Mapping[int, View]:
-        """Node id -> its view, of those that answer in time; all are asked at once."""
+        return self._ask_all(view)
 
-        def ask(node: Node) -> View | None:
+    def _ask_all(self, question: Callable[[str, int, float], T]) -> Mapping[int, T]:
+        """Node id -> its answer, of those that answer in time; all are asked at once."""
+
+        def ask(node: Node) -> T | None:
             try:
-                return view(node.address, PORT, VIEW_TIMEOUT_S)
+                return question(node.address, PORT, VIEW_TIMEOUT_S)
             except (OSError, ValueError):
                 return None
 
         with ThreadPoolExecutor(len(self._nodes)) as pool:
             answers = pool.map(ask, self._nodes.values())
-            return {i: v for i, v in zip(self._nodes, answers, strict=True) if v is not None}
+            return {i: a for i, a in zip(self._nodes, answers, strict=True) if a is not None}
 
     def _features(self) -> Mapping[str, int]:
         node = next(iter(self._nodes.values()))

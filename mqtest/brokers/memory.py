@@ -86,6 +86,21 @@ class MemoryBroker:
         except ClusterError:
             return None
 
+    def followers(self, place: int) -> Sequence[str]:
+        """See Broker: there is one copy."""
+        return ()
+
+    def controller(self) -> str | None:
+        """See Broker: nobody is elected."""
+        return None
+
+    def counts(self) -> Mapping[str, int]:
+        """See Broker."""
+        if self._profile.kind is Kind.LOG:
+            return {}
+        places = self._describe().places
+        return {"ready": sum(p.ready for p in places), "unacked": sum(p.unacked for p in places)}
+
     def remaining(self, positions: Mapping[int, int]) -> int:
         """See Broker."""
         places = self._describe().places

@@ -54,6 +54,16 @@ def test_ready_by_the_brokers_own_word(rig: Rig) -> None:
     assert rig.cluster.exited() == {}
 
 
+def test_followers_and_controller_are_nodes_of_the_cluster(rig: Rig) -> None:
+    brokers = {node.name for node in rig.cluster.nodes if node.role == "broker"}
+    for place in range(PLACES):
+        followers = set(rig.broker.followers(place))
+        assert followers <= brokers - {rig.broker.leader(place)}
+        assert len(followers) == (0 if "follower" not in rig.module.TARGETS or rig.profile.name == "classic" else 2)
+    controller = rig.broker.controller()
+    assert (controller in rig.names) == ("controller" in rig.module.TARGETS), controller
+
+
 def test_every_setting_is_read_back(rig: Rig) -> None:
     asked = {f"{table}.{key}" for table in ("broker", "topic") for key in rig.profile.settings.get(table, {})}
     assert asked - set(rig.broker.effective()) == set()
@@ -107,6 +117,10 @@ def test_consumer_gets_all_and_again_what_it_did_not_acknowledge(rig: Rig) -> No
     wait_until(lambda: rig.broker.remaining(positions) == 0, 10, "nothing to remain")
     second.close(5)
     assert rig.broker.remaining(positions) == 0
+    counts = rig.broker.counts()
+    assert {name: counts.get(name) for name in ("ready", "unacked")} == (
+        {"ready": 0, "unacked": 0} if rig.profile.kind is Kind.QUEUE else {"ready": None, "unacked": None}
+    )
 
 
 def _positions(deliveries: Sequence[Delivery]) -> Mapping[int, int]:
