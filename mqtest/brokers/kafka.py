@@ -28,7 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 )
 
 from mqtest.brokers import TOPIC
-from mqtest.brokers.kafka_wire import Partition, View, features, quorum_leader, view
+from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
