@@ -130,6 +130,16 @@ def test_the_client_settings_of_every_profile_are_known_to_the_library() -> None
 # --- ready
 
 
+def test_leader_and_controller_are_by_the_newest_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [Node(f"kafka-{i}", ALIVE[i]) for i in ALL]
+    cut_off, new = one_partition(1, 4), one_partition(2, 5, in_sync=(2, 3))
+    monkeypatch.setattr(kafka, "view", lambda address, *_: cut_off if address == ALIVE[1] else new)
+    monkeypatch.setattr(kafka, "quorum_leader", lambda address, *_: (1, 7) if address == ALIVE[1] else (3, 8))
+    broker = kafka.connect(load_profiles("kafka")["acks-all"], nodes, 1)
+    assert (broker.leader(0), broker.leader(1), broker.controller()) == ("kafka-2", None, "kafka-3")
+    assert broker.counts() == {}
+
+
 def test_views_that_agree_with_all_replicas_in_sync_are_ready() -> None:
     assert disagreement([one_partition(), one_partition(), one_partition()]) is None
 
@@ -212,6 +222,23 @@ def test_a_view_is_read_from_the_wire() -> None:
 def test_features_are_read_from_the_wire() -> None:
     with answering(FEATURES) as port:
         assert kafka_wire.features("127.0.0.1", port, 5.0) == {"metadata.version": 30}
+
+
+def quorum(error: int = 0, leader: int = 2) -> bytes:
+    """A DescribeQuorum response: no tags, no error, one topic, one partition; cut after the leader's epoch."""
+    partition = struct.pack(">ihii", 0, error, leader, 41)
+    return framed(b"\0\0\0" + b"\x02" + b"\x13__cluster_metadata" + b"\x02" + partition)
+
+
+def test_the_leader_of_the_quorum_is_read_from_the_wire() -> None:
+    with answering(quorum()) as port:
+        assert kafka_wire.quorum_leader("127.0.0.1", port, 5.0) == (2, 41)
+
+
+@pytest.mark.parametrize("response", [quorum(error=6), quorum(leader=-1)], ids=["not the leader", "none"])
+def test_no_leader_of_the_quorum_is_a_value_error(response: bytes) -> None:
+    with answering(response) as port, pytest.raises(ValueError, match="the metadata quorum has no leader"):
+        kafka_wire.quorum_leader("127.0.0.1", port, 5.0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not mark what it exports again
@@ -28,10 +28,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 )
 
 from mqtest.brokers import TOPIC
-from mqtest.brokers.kafka_wire import View, features, view
+from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
+
+T = TypeVar("T")
 
 NO_TARGETS: Sequence[str] = ()
 BRING_UP_S = 10.0
@@ -142,8 +144,14 @@ class Kafka:
         return node.name if node else None
 
     def controller(self) -> str | None:
-        """See Broker."""
-        return None
+        """The leader of the metadata quorum in the highest epoch that any node tells; None when none does."""
+        told = self._ask_all(quorum_leader).values()
+        node = self._nodes.get(max(told, key=lambda t: t[1])[0]) if told else None
+        return node.name if node else None
+
+    def counts(self) -> Mapping[str, int]:
+        """A log has none."""
+        return {}
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""
@@ -181,17 +189,20 @@ class Kafka:
         return {key: text(value) for key, value in self._profile.settings.get("topic", {}).items()}
 
     def _views(self) -> Mapping[int, View]:
-        """Node id -> its view, of those that answer in time; all are asked at once."""
+        return self._ask_all(view)
 
-        def ask(node: Node) -> View | None:
+    def _ask_all(self, question: Callable[[str, int, float], T]) -> Mapping[int, T]:
+        """Node id -> its answer, of those that answer in time; all are asked at once."""
+
+        def ask(node: Node) -> T | None:
             try:
-                return view(node.address, PORT, VIEW_TIMEOUT_S)
+                return question(node.address, PORT, VIEW_TIMEOUT_S)
             except (OSError, ValueError):
                 return None
 
         with ThreadPoolExecutor(len(self._nodes)) as pool:
             answers = pool.map(ask, self._nodes.values())
-            return {i: v for i, v in zip(self._nodes, answers, strict=True) if v is not None}
+            return {i: a for i, a in zip(self._nodes, answers, strict=True) if a is not None}
 
     def _features(self) -> Mapping[str, int]:
         node = next(iter(self._nodes.values()))
