@@ -16,7 +16,7 @@ from mqtest import ledger
 from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
-from mqtest.model import Duplicates, Finding, Order, Promise, Verdict
+from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
 from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
@@ -112,6 +112,7 @@ def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:
             duplicates=Duplicates(said["duplicates"]),
             order=Order(said["order"]),
             source=str(said.get("source", "")),
+            output=Output(said.get("output", Output.NONE)),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise LedgerError(f"{cell_dir / 'cell.json'}: promise: {error!r} cannot be used") from error

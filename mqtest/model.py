@@ -77,6 +77,14 @@ class Order(StrEnum):
     NONE = "none"
 
 
+class Output(StrEnum):
+    """What a profile promises of a pipeline (read, transform, write): outputs for each input."""
+
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+    NONE = "none"
+
+
 class Consume(StrEnum):
     """When the consumers of a cell run."""
 
@@ -93,6 +101,7 @@ class Promise:
     duplicates: Duplicates
     order: Order
     source: str
+    output: Output = Output.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,8 @@ class Profile:
     promise: Promise
     settings: Mapping[str, Mapping[str, Value]]
     """table -> key -> value. Tables: `broker` (every node's configuration file), `topic` (topic configs or queue
-    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`)."""
+    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`; Kafka:
+    `feature`, levels that a cluster is formatted with)."""
 
     @property
     def path(self) -> str:

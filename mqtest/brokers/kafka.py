@@ -29,6 +29,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 
 from mqtest.brokers import TOPIC
 from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
+from mqtest.clients import library_settings
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
@@ -66,9 +67,11 @@ _log.addHandler(logging.NullHandler())
 
 
 def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
-    """MQTEST_NODES, and MQTEST_SETTINGS: the profile's `broker` table as lines of a properties file."""
+    """MQTEST_NODES; MQTEST_SETTINGS: the profile's `broker` table as lines of a properties file; MQTEST_FORMAT: its
+    `feature` table as arguments of the storage tool."""
     lines = [f"{key}={_line(key, value)}" for key, value in profile.settings.get("broker", {}).items()]
-    return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines)}
+    levels = [f"--feature {name}={level}" for name, level in profile.settings.get("feature", {}).items()]
+    return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines), "MQTEST_FORMAT": " ".join(levels)}
 
 
 def connect(profile: Profile, nodes: Sequence[Node], places: int) -> Kafka:
@@ -134,7 +137,7 @@ class Kafka:
                     check_taken(table, key, value, where, values)
             first = next(iter(found.values()))
             in_force |= {f"{table}.{key}": first.get(key) or "" for key in sorted({*asked, *DECISIVE[table]})}
-        return in_force | {f"feature.{name}": str(level) for name, level in sorted(self._features().items())}
+        return in_force | features_in_force(self._profile.settings.get("feature", {}), self._features())
 
     def leader(self, place: int) -> str | None:
         """The leader in the view with the highest leader epoch; None while that has none or no node answers."""
@@ -272,9 +275,18 @@ def check_clients(profile: Profile) -> None:
     )
     for table, kind, more in kinds:
         try:
-            kind({**profile.settings.get(table, {}), **more}, logger=_log)
+            kind({**library_settings(profile.settings.get(table, {})), **more}, logger=_log)
         except KafkaException as error:
             raise SettingError(f"{table}: the client library says {error.args[0].str()!r}") from error
+
+
+def features_in_force(asked: Mapping[str, Value], finalized: Mapping[str, int]) -> dict[str, str]:
+    """`feature.<name>` -> level; one that is not finalized is at level 0. Raises SettingError."""
+    levels = {**dict.fromkeys(asked, 0), **finalized}
+    for name, level in asked.items():
+        if levels[name] != level:
+            raise SettingError(f"feature.{name} = {level} did not take: the cluster has {levels[name]}")
+    return {f"feature.{name}": str(level) for name, level in sorted(levels.items())}
 
 
 def disagreement(views: Sequence[View]) -> str | None:
