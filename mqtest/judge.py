@@ -26,6 +26,7 @@ COLUMNS: tuple[str, ...] = (
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
+    "skipped_by_consumer", "committed_beyond_end", "unaccounted",
     "ack_gap_s_max", "first_ack_after_fault_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p99", "fault_latency_ms_max", "delivery_latency_ms_p50", "delivery_latency_ms_p99",

@@ -292,9 +292,11 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check says. `count` None: not measured. At most 20 `examples`, each one line."""
+    """What one check says. `count` None: not measured. `notes` say in sentences what the numbers mean, and which
+    settings allow it; at most 20 `examples`. Each of both is one line."""
 
     check: str
     count: int | None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
