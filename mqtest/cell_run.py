@@ -52,7 +52,7 @@ class CellRun:
         self._keep = keep
         self._watch = watch
         self._run_number = zlib.crc32(f"{run_id}/{cell.id}".encode())
-        self._record: dict[str, Any] = _record(run_id, cell)
+        self._record: dict[str, Any] = record(run_id, cell)
         self._lock = threading.Lock()
         for part in ("ledger", "logs"):
             (folder / part).mkdir(parents=True)
@@ -321,7 +321,7 @@ class CellRun:
         self.event("stage", name=name, seconds=round(time.monotonic() - began, 3))
 
 
-def _record(run_id: str, cell: Cell) -> dict[str, Any]:
+def record(run_id: str, cell: Cell) -> dict[str, Any]:
     """What cell.json says before the cell begins."""
     profile = cell.profile
     return {

@@ -278,6 +278,10 @@ class Wiring:
     producer: Mapping[str, Value]
     consumer: Mapping[str, Value]
     topic_settings: Mapping[str, Value] = field(default_factory=dict)
+    access: Mapping[str, Value] = field(default_factory=dict, repr=False)
+    """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""
+    begins: Mapping[int, int] = field(default_factory=dict)
+    """log: place -> the first position that is the cell's own, 0 where absent; below it is what others wrote"""
 
 
 class Delivery(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -117,7 +117,7 @@ class Kafka:
         """The release in the name of the jar that the nodes run, as they read it back (the protocol itself has no
         word for it); where a node does not have it, the metadata version that the cluster has finalized."""
         with self._admin("read the version") as admin:
-            found = {self._describe(admin, ResourceType.BROKER, str(i)).get(RELEASE) for i in self._nodes}
+            found = {describe(admin, ResourceType.BROKER, str(i)).get(RELEASE) for i in self._nodes}
         if len(found) == 1 and (release := found.pop()) and release[0].isdigit():
             return release
         return f"metadata.version {self._features().get('metadata.version', 'unknown')}"
@@ -126,8 +126,8 @@ class Kafka:
         """`broker.…` and `topic.…`: the profile's keys and the decisive ones, as read back; `feature.…`: what the
         cluster has finalized. Raises SettingError for the first one that did not take on some node."""
         with self._admin("read the settings back") as admin:
-            nodes = {n.name: self._describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
-            topic = {f"topic {TOPIC}": self._describe(admin, ResourceType.TOPIC, TOPIC)}
+            nodes = {n.name: describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
+            topic = {f"topic {TOPIC}": describe(admin, ResourceType.TOPIC, TOPIC)}
         check_clients(self._profile)
         in_force: dict[str, str] = {}
         for table, found in (("broker", nodes), ("topic", topic)):
@@ -158,11 +158,8 @@ class Kafka:
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(TOPIC, place): latest for place in range(self._places)}
         with self._admin("read the end positions") as admin:
-            answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
-            ends = {p.partition: future.result(ADMIN_TIMEOUT_S + 1).offset for p, future in answers.items()}
+            ends = positions_of(admin, TOPIC, range(self._places), end=True)
         return sum(max(0, end - positions.get(place, -1) - 1) for place, end in ends.items())
 
     def wiring(self) -> Wiring:
@@ -249,22 +246,37 @@ class Kafka:
     @contextmanager
     def _admin(self, what: str) -> Iterator[AdminClient]:
         """A new AdminClient; a failed call in the block comes out as ClusterError."""
-        settings: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": ",".join(self._addresses()),
-            "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
-            "socket.connection.setup.timeout.ms": 2000,
-            "reconnect.backoff.max.ms": 500,
-        }
         try:
-            yield AdminClient(settings, logger=_log)
+            yield admin_client(self._addresses(), {})
         except (KafkaException, TimeoutError) as error:
             raise ClusterError(f"Kafka did not {what}: {error}") from error
 
-    def _describe(self, admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
-        """Every setting of one node or topic as it is in force; None: Kafka does not tell the value."""
-        resource = ConfigResource(kind, name)
-        future = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
-        return {key: entry.value for key, entry in future.result(ADMIN_TIMEOUT_S + 1).items()}
+
+def admin_client(addresses: Sequence[str], access: Mapping[str, Value]) -> AdminClient:
+    """A new AdminClient; raises KafkaException for settings that it does not take."""
+    settings: dict[str, str | int | float | bool] = {
+        **access,
+        "bootstrap.servers": ",".join(addresses),
+        "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
+        "socket.connection.setup.timeout.ms": 2000,
+        "reconnect.backoff.max.ms": 500,
+    }
+    return AdminClient(settings, logger=_log)
+
+
+def describe(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
+    """Every setting of one node or topic as it is in force; None: Kafka does not tell the value."""
+    resource = ConfigResource(kind, name)
+    future = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
+    return {key: entry.value for key, entry in future.result(ADMIN_TIMEOUT_S + 1).items()}
+
+
+def positions_of(admin: AdminClient, topic: str, places: Iterable[int], *, end: bool) -> dict[int, int]:
+    """Place -> its next position (`end`), or its first."""
+    spec = OffsetSpec.latest() if end else OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, place): spec for place in places}
+    answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+    return {p.partition: future.result(ADMIN_TIMEOUT_S + 1).offset for p, future in answers.items()}
 
 
 def check_clients(profile: Profile) -> None:

@@ -272,7 +272,7 @@ class Reader:
 
 
 def _common(wiring: Wiring, name: str) -> dict[str, Any]:
-    return {"bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": _log}
+    return {**wiring.access, "bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": _log}
 
 
 def _connected(kind: Any, settings: Mapping[str, Any], topic: str) -> Any:
