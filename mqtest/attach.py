@@ -350,7 +350,7 @@ def _cell(asked: Attachment, places: int) -> Cell:
         id=f"001-{ATTACHED}-{profile.broker}-{profile.name}",
         index=1,
         profile=replace(profile, promise=promise),
-        fault=Fault(ATTACHED, ""),
+        fault=Fault(ATTACHED),
         repeat=1,
         seed=random.randrange(2**31),
         nodes=0,

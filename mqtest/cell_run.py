@@ -230,6 +230,7 @@ class CellRun:
         except WaitTimeout as error:
             why = str(error)
         self.event("drained", why=why)
+        self.event("counts", when="drained", totals=dict(broker.counts()))
         self._workers.stop(Role.CONSUMER)
         self._workers.wait_done(Role.CONSUMER, 20.0)
 
