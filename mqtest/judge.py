@@ -17,7 +17,7 @@ from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Promise, Verdict
-from mqtest.verdict import NO_FAULT, Facts, fault_bit, verdict
+from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
     "run", "cell", "broker", "broker_version", "client", "profile", "kind", "fault", "target", "repeat", "seed",
@@ -56,8 +56,9 @@ def judge(cell_dir: Path) -> Judgement:
     findings = tuple(check(history) for check in CHECKS.values())
     found = {name: number for finding in findings for name, number in finding.numbers.items()}
     facts = Facts(
-        fault=_fault(cell),
-        bit=fault_bit(_fault(cell), history.events),
+        fault=str(cell.get("fault") or NO_FAULT),
+        groups=groups_of(cell),
+        bit=fault_bit(groups_of(cell), history.events),
         promise=promise,
         acknowledged=history.acknowledged,
         floor=int(cell.get("floor") or 0),
@@ -99,10 +100,6 @@ def _identity(cell: Mapping[str, Any], cell_dir: Path) -> dict[str, Any]:
 def _table(cell: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = cell.get(name)
     return value if isinstance(value, Mapping) else {}
-
-
-def _fault(cell: Mapping[str, Any]) -> str:
-    return str(cell.get("fault") or NO_FAULT)
 
 
 def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:

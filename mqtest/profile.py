@@ -16,7 +16,7 @@ from mqtest.errors import UsageError
 from mqtest.model import Kind, Profile, Promise, Value
 
 _IMAGE = "image"
-_SETTING_TABLES = ("broker", "topic", "producer", "consumer", "advanced")
+SETTING_TABLES = ("broker", "topic", "producer", "consumer", "advanced")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,6 @@ def read_profiles(path: Path, broker: str) -> Mapping[str, Profile]:
             kind=asked.kind,
             acknowledged=asked.acknowledged,
             promise=promise,
-            settings={t: {**base.get(t, {}), **getattr(asked, t)} for t in _SETTING_TABLES},
+            settings={t: {**base.get(t, {}), **getattr(asked, t)} for t in SETTING_TABLES},
         )
     return profiles

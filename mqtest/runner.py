@@ -22,7 +22,7 @@ from mqtest.cluster.locks import RunLock
 from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
-from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
+from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
 from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
@@ -69,7 +69,7 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         id=name,
         index=0,
         profile=profile,
-        fault=Fault("none", ""),
+        fault=NO_FAULT,
         repeat=1,
         seed=0,
         nodes=nodes,
@@ -114,6 +114,7 @@ def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
             "question": scenario.question,
             "path": scenario.path.name,
             "text": scenario.text,
+            "asked": dict(scenario.asked),
             "must_lose": [str(fault) for fault in scenario.must_lose],
         },
         "seed": plan.seed,

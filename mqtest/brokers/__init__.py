@@ -1,9 +1,9 @@
 """What mqtest must be able to ask of a broker: the protocol Broker, and the table of brokers.
 
 A broker is one module here and one folder in compose/. The module has `environment` (how a profile becomes the
-variables of compose.yaml), `TARGETS` (whom a fault can hit) and `connect`. It brings the cluster ready, finds the
-leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do. Every
-call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
+variables of compose.yaml), `NO_TARGETS` (whom a fault cannot hit there) and `connect`. It brings the cluster ready,
+finds the leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do.
+Every call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
 """
 
 from __future__ import annotations
@@ -57,11 +57,15 @@ class Broker(Reachable, Protocol):
         least every key of the profile's broker and topic tables. Raises SettingError, which names the setting,
         when one did not take on some node."""
 
+    def controller(self) -> str | None:
+        """Name of the node that leads the cluster's own metadata, where the broker can tell; else None."""
+
 
 class BrokerModule(Protocol):
     """A module of this package."""
 
-    TARGETS: Sequence[str]
+    NO_TARGETS: Sequence[str]
+    """of targets.TARGETS"""
 
     def environment(self, profile: Profile, nodes: int) -> Mapping[str, str]:
         """Variables for compose.yaml that carry the profile's settings."""

@@ -33,7 +33,7 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
 
-TARGETS: Sequence[str] = ("leader", "one", "all")
+NO_TARGETS: Sequence[str] = ()
 BRING_UP_S = 10.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -140,6 +140,10 @@ class Kafka:
         newest = max(seen, key=lambda p: p.epoch, default=None)
         node = self._nodes.get(newest.leader) if newest else None
         return node.name if node else None
+
+    def controller(self) -> str | None:
+        """See Broker."""
+        return None
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""

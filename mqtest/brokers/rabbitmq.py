@@ -29,7 +29,7 @@ from mqtest.model import Node, Profile, Value, Wiring
 
 T = TypeVar("T")
 
-TARGETS: Final = ("leader", "one", "all")
+NO_TARGETS: Final = ("controller",)
 BRING_UP_S = 9.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -165,6 +165,10 @@ class RabbitmqBroker:
         """See Broker: what most of the nodes that answer say."""
         votes = Counter(self._votes(self._queues[place]))
         return votes.most_common(1)[0][0] if votes else None
+
+    def controller(self) -> str | None:
+        """See Broker."""
+        return None
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """See Broker."""

@@ -25,7 +25,7 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
 
-TARGETS: Final = ("leader", "one", "all")
+NO_TARGETS: Final = ()
 BRING_UP_S = 25.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -298,6 +298,10 @@ class RocketMQ:
         # one group has all queues, so all places have one leader
         node = self._brokers.get(str(self._replicas().get("masterAddress")))
         return node.name if node else None
+
+    def controller(self) -> str | None:
+        """See Broker."""
+        return None
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         master, left = self._master(), 0

@@ -56,11 +56,11 @@ class ConsumerLoop:
         self._ledger = ReceiptsWriter(Path(plan.folder))
         self._open_client = client(plan.wiring.client).open_consumer
         self._client: Consumer | None = None
-        self._epoch = -1
+        self._epoch = self._ledger.next_epoch - 1
         self._reopen_at_ns = 0
         self._why_not = ""
-        self._delivered = 0
-        self._positions: dict[int, int] = {}
+        self._delivered = self._ledger.own
+        self._positions = dict(self._ledger.positions)
 
     def run(self) -> None:
         """From `ready` to `done`; LedgerError ends it."""
