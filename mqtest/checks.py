@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from mqtest import (
+    checks_consumers,
     checks_divergence,
     checks_duplicates,
     checks_loss,
@@ -33,6 +34,9 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "redelivered": checks_duplicates.redelivered,
     "reordered": checks_order.reordered,
     "divergence": checks_divergence.divergence,
+    "skipped-by-consumer": checks_consumers.skipped_by_consumer,
+    "committed": checks_consumers.committed,
+    "conservation": checks_consumers.conservation,
     "unavailability": checks_recovery.unavailability,
     "throughput": checks_time.throughput,
     "latency": checks_time.latency,

@@ -101,6 +101,8 @@ class Receipts:
     place: Ints
     offset: Ints
     flags: Ints
+    epoch: Ints
+    """number of the consumer's connection or assignment"""
 
     def __len__(self) -> int:
         return len(self.message)
@@ -272,7 +274,7 @@ def _match(raw: Mapping[str, Ints], sends: Sends, runner_rows: int, what: str) -
     known = message >= 0
     receipts = Receipts(
         message=message[known],
-        **{name: raw[name][known] for name in ("actor", "received_ns", "place", "offset", "flags")},
+        **{name: raw[name][known] for name in ("actor", "received_ns", "place", "offset", "flags", "epoch")},
     )
     return receipts, _Strange(int(foreign.sum()), int(corrupt.sum()), tuple(lines))
 

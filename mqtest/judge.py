@@ -16,7 +16,7 @@ from mqtest import ledger
 from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
-from mqtest.model import Duplicates, Finding, Order, Promise, Verdict
+from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
 from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
@@ -26,6 +26,7 @@ COLUMNS: tuple[str, ...] = (
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
+    "skipped_by_consumer", "committed_beyond_end", "unaccounted",
     "ack_gap_s_max", "first_ack_after_fault_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p99", "fault_latency_ms_max", "delivery_latency_ms_p50", "delivery_latency_ms_p99",
@@ -62,6 +63,7 @@ def judge(cell_dir: Path) -> Judgement:
         promise=promise,
         acknowledged=history.acknowledged,
         floor=int(cell.get("floor") or 0),
+        nodes=int(cell.get("nodes") or 0),
         found=found,
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),
@@ -111,6 +113,7 @@ def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:
             duplicates=Duplicates(said["duplicates"]),
             order=Order(said["order"]),
             source=str(said.get("source", "")),
+            output=Output(said.get("output", Output.NONE)),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise LedgerError(f"{cell_dir / 'cell.json'}: promise: {error!r} cannot be used") from error

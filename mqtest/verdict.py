@@ -9,8 +9,10 @@
     lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed
     kept                none of these
 A fault that did not bite is judged as no fault (`none`). What was not measured (None) breaks nothing.
-A composed fault (steps of one group) is listed only as a whole, in any order of its steps. Between its groups the
-cluster recovers, so a schedule is covered when each of its groups is, or when it is listed by its name.
+A composed fault (steps of one group) is listed only as a whole, in any order of its steps; a step may be listed as a
+pattern (`kill:*`, `*:follower`), which matches one step. Between its groups the cluster recovers, so a schedule is
+covered when each of its groups is, or when it is listed by its name. On one node the leader, or any one, is all there
+is: it is judged as `all`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import permutations
 from typing import Any
 
 from mqtest.model import Duplicates, Order, Promise, Verdict
@@ -29,6 +33,8 @@ _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.ANY: (),
 }
 """promise -> columns that must be 0"""
+_WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
+"""targets that are the whole cluster where there is one node"""
 _ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence")
 
 
@@ -42,6 +48,7 @@ class Facts:
     promise: Promise
     acknowledged: bool
     floor: int
+    nodes: int
     found: Mapping[str, Any]
     """columns of results.csv, from the findings"""
     dead: str | None
@@ -92,17 +99,29 @@ def groups_of(cell: Mapping[str, Any]) -> list[list[str]]:
     return groups
 
 
-def covers(promise: Promise, fault: str, groups: Sequence[Sequence[str]] = ()) -> bool:
-    """Whether `survives` lists this fault, or each of its groups."""
-    listed = [sorted(entry.split("+")) for entry in promise.survives]
-    return fault in promise.survives or all(sorted(group) in listed for group in groups or [fault.split("+")])
+def covers(promise: Promise, fault: str, nodes: int, groups: Sequence[Sequence[str]] = ()) -> bool:
+    """Whether `survives` lists this fault of a cluster of so many nodes, or each of its groups."""
+    listed = [entry.split("+") for entry in promise.survives]
+    asked = [[_as_one_node(step) if nodes == 1 else step for step in group] for group in groups or [fault.split("+")]]
+    by_name = ":" not in fault and fault in promise.survives
+    return by_name or all(any(_matches(entry, group) for entry in listed) for group in asked)
+
+
+def _matches(patterns: Sequence[str], steps: Sequence[str]) -> bool:
+    orders = permutations(steps) if len(patterns) == len(steps) else ()
+    return any(all(map(fnmatchcase, order, patterns)) for order in orders)
+
+
+def _as_one_node(step: str) -> str:
+    action, _, target = step.partition(":")
+    return f"{action}:all" if target in _WHOLE_OF_ONE else step
 
 
 def _broken(facts: Facts) -> tuple[Verdict, str] | None:
     found, bit = facts.found, facts.bit is not False
     judged_as, groups = (facts.fault, facts.groups) if bit else (NO_FAULT, ())
     faults = [name for name in _ALWAYS_BROKEN if found.get(name)]
-    if covers(facts.promise, judged_as, groups):
+    if covers(facts.promise, judged_as, facts.nodes, groups):
         if facts.acknowledged and found.get("lost"):
             faults.insert(0, "lost")
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]

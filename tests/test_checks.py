@@ -101,7 +101,7 @@ class TestLoss:
         assert finding.count == 3
         assert numbers(finding, "lost", "delivered", "lost_ppm") == (3, 7, 300_000.0)
         assert numbers(finding, "prefix", "middle", "suffix") == (1, 1, 1)
-        assert finding.examples[1] == "producer 0 seq 4 acked at place 0 offset 4"
+        assert finding.examples[1] == "producer 0 seq 4 acked at place 0 offset 4, where nothing is now"
 
     def test_of_each_producer_apart(self, tmp_path: Path) -> None:
         sends = [*acked(range(4)), *acked(range(4), producer=1), *acked(range(2), producer=2)]

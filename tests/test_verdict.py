@@ -39,6 +39,7 @@ KEPT = Facts(
     promise=PROMISE,
     acknowledged=True,
     floor=100,
+    nodes=3,
     found=CLEAN,
     dead=None,
     failed=None,
@@ -162,7 +163,34 @@ def test_not_found_without_acknowledgements_is_as_documented_under_any_fault(fau
     ],
 )
 def test_a_composed_fault_is_covered_only_as_a_whole(fault: str, listed: bool) -> None:
-    assert covers(PROMISE, fault) is listed
+    assert covers(PROMISE, fault, 3) is listed
+
+
+@pytest.mark.parametrize(
+    ("survives", "fault", "listed"),
+    [
+        ("kill:*", "kill:all", True),
+        ("kill:*", "pause:all", False),
+        ("kill:*", "none", False),
+        ("*:follower", "pause:follower", True),
+        ("*:follower", "pause:leader", False),
+        ("kill:*", "kill:one+kill:leader", False),
+        ("*", "kill:one+kill:leader", False),
+        ("kill:*+pause:one", "pause:one+kill:leader", True),
+        ("kill:*+pause:one", "pause:one+pause:leader", False),
+    ],
+)
+def test_a_pattern_matches_one_step(survives: str, fault: str, listed: bool) -> None:
+    assert covers(replace(PROMISE, survives=(survives,)), fault, 3) is listed
+
+
+@pytest.mark.parametrize("target", ["leader", "one", "all"])
+def test_on_one_node_whoever_is_hit_is_all(target: str) -> None:
+    safe, unsafe = (replace(PROMISE, survives=(f"kill:{listed}",)) for listed in ("all", "leader"))
+    assert (covers(safe, f"kill:{target}", 1), covers(unsafe, f"kill:{target}", 1)) == (True, False)
+    assert covers(safe, f"kill:{target}", 3) is (target == "all")
+    assert covers(safe, "mine", 1, [[f"kill:{target}"], ["kill:one"]])
+    assert not covers(safe, "kill:producers", 1)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +203,8 @@ def test_a_composed_fault_is_covered_only_as_a_whole(fault: str, listed: bool) -
     ],
 )
 def test_a_schedule_is_covered_when_each_of_its_groups_is(groups: list[list[str]], listed: bool) -> None:
-    assert covers(PROMISE, "mine", groups) is listed
-    assert covers(replace(PROMISE, survives=("mine",)), "mine", groups)
+    assert covers(PROMISE, "mine", 3, groups) is listed
+    assert covers(replace(PROMISE, survives=("mine",)), "mine", 3, groups)
     lost = with_found(replace(KEPT, fault="mine", groups=groups), lost=3)
     assert (verdict(lost)[0] is Verdict.BROKEN) is listed
 

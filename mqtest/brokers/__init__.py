@@ -58,7 +58,12 @@ class Broker(Reachable, Protocol):
         when one did not take on some node."""
 
     def controller(self) -> str | None:
-        """Name of the node that leads the cluster's own metadata, where the broker can tell; else None."""
+        """Name of the node that decides who leads (Kafka: the active KRaft controller; RocketMQ: the leading
+        controller). None while there is none, and for a broker that has none or does not tell."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
+        where it keeps them, since the last start of the node, `published` and `delivered`. Log: empty."""
 
 
 class BrokerModule(Protocol):

@@ -132,19 +132,24 @@ class RocketMQ:
         except WaitTimeout as error:
             raise ClusterError(f"rocketmq: {error}; still missing: {seen[0]}") from error
 
-    def _ask_controller(self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"") -> Frame:
-        """One request to the leading controller; raises ClusterError."""
+    def _leading_controller(self) -> str | None:
+        """host:port of the controller that leads, by the first that answers; None: it knows none. Raises
+        ClusterError when none answers."""
         why = "no controller among the nodes"
         for node in self._coordinators:
-            address = f"{node.address}:{CONTROLLER_PORT}"
             try:
-                leader = self._call(address, Request.CONTROLLER_GET_METADATA).header.fields or {}
-                if not leader.get("controllerLeaderAddress"):
-                    raise ClusterError(f"{address}: the controllers have no leader yet")
-                return self._call(leader["controllerLeaderAddress"], code, fields, body)
+                told = self._call(f"{node.address}:{CONTROLLER_PORT}", Request.CONTROLLER_GET_METADATA).header.fields
+                return (told or {}).get("controllerLeaderAddress") or None
             except ClusterError as error:
                 why = str(error)
         raise ClusterError(why)
+
+    def _ask_controller(self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"") -> Frame:
+        """One request to the leading controller; raises ClusterError."""
+        leader = self._leading_controller()
+        if leader is None:
+            raise ClusterError("rocketmq: the controllers have no leader yet")
+        return self._call(leader, code, fields, body)
 
     def _replicas(self) -> Mapping[str, Any]:
         """The controller's view of the group: masterAddress, inSyncReplicas, notInSyncReplicas. Raises ClusterError."""
@@ -300,8 +305,11 @@ class RocketMQ:
         return node.name if node else None
 
     def controller(self) -> str | None:
-        """See Broker."""
-        return None
+        address = self._leading_controller()
+        return next((n.name for n in self._coordinators if f"{n.address}:{CONTROLLER_PORT}" == address), None)
+
+    def counts(self) -> Mapping[str, int]:
+        return {}  # a log
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         master, left = self._master(), 0
