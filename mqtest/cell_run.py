@@ -27,11 +27,13 @@ from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns, wait_until
 from mqtest.cluster import Cluster
 from mqtest.errors import ClusterError, EngineError, LedgerError, MqtestError, WaitTimeout
-from mqtest.faults import FAULTS, TARGETS, Injection, inject
+from mqtest.fault_run import FaultRun, watching_leader
 from mqtest.judge import judge
 from mqtest.ledger import EventsWriter, write_cell
 from mqtest.model import RUNNER, Cell, Consume, Verdict, Wiring
 from mqtest.nodes import bring_up
+from mqtest.schedule import timeline
+from mqtest.targets import Stand
 from mqtest.watch import Progress, Watch
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
@@ -50,7 +52,7 @@ class CellRun:
         self._keep = keep
         self._watch = watch
         self._run_number = zlib.crc32(f"{run_id}/{cell.id}".encode())
-        self._record: dict[str, Any] = _record(run_id, cell)
+        self._record: dict[str, Any] = record(run_id, cell)
         self._lock = threading.Lock()
         for part in ("ledger", "logs"):
             (folder / part).mkdir(parents=True)
@@ -65,14 +67,14 @@ class CellRun:
             with ExitStack() as stack:
                 self._live(stack)
         except (EngineError, LedgerError) as error:
-            self._event("failed", why=str(error))
+            self.event("failed", why=str(error))
             raise
         except MqtestError as error:
-            self._event("failed", why=str(error))
+            self.event("failed", why=str(error))
             self._watch.note(f"failed: {error}")
         except KeyboardInterrupt:
             finished = False
-            self._event("failed", why="interrupted")
+            self.event("failed", why="interrupted")
             raise
         finally:
             self._record["finished"] = finished
@@ -83,7 +85,7 @@ class CellRun:
 
     def _live(self, stack: ExitStack) -> None:
         cell = self._cell
-        self._phase("up")
+        self.phase("up")
         cluster, broker = self._up(stack)
         library = client(cell.profile.client)
         wiring = broker.wiring()
@@ -92,21 +94,22 @@ class CellRun:
         stack.callback(runner.close)
         with self._stage("first ack"):
             runner.acknowledge_one_each(wiring, 60.0, "a probe")
-        cluster.sync()
+        if not cell.hasty:
+            cluster.sync()
         wiring = broker.wiring()
         stack.callback(self._workers.close)
         with self._stage("workers"):
             self._start_workers(wiring)
         self._load(cluster, broker)
         self._drain(broker, wiring)
-        self._phase("audit")
+        self.phase("audit")
         fences = runner.acknowledge_one_each(broker.wiring(), cell.phases.audit_s, "the fence")
-        self._event("fences", places={str(p): s for p, s in fences.items()})
+        self.event("fences", places={str(p): s for p, s in fences.items()})
         audit = self._folder / "ledger" / "audit.0"
         why = read_all(library, broker, broker.wiring(), fences, audit, self._run_number, cell.phases.audit_s)
-        self._event("audit", reader=0, complete=why is None, why=why)
+        self.event("audit", reader=0, complete=why is None, why=why)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
-        self._phase("down")
+        self.phase("down")
 
     def _up(self, stack: ExitStack) -> tuple[Cluster, Broker]:
         cell = self._cell
@@ -114,7 +117,7 @@ class CellRun:
             cluster = bring_up(cell, self._run_id, self._folder, self._watch.note)
         stack.callback(self._down, cluster)
         self._record["image"] = dict(cluster.image)
-        broker = broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places)
+        broker = self._connect(cluster)
         stack.callback(broker.close)
         with self._stage("nodes"):
             self._await_nodes(cluster, broker)
@@ -126,6 +129,10 @@ class CellRun:
             self._record["effective"] = dict(broker.effective())
         write_cell(self._folder, self._record)
         return cluster, broker
+
+    def _connect(self, cluster: Cluster) -> Broker:
+        cell = self._cell
+        return broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places)
 
     def _await_nodes(self, cluster: Cluster, broker: Broker) -> None:
         """A node that exits while it starts ends the wait; its last words are in the error."""
@@ -145,46 +152,37 @@ class CellRun:
         phases = self._cell.phases
         if self._cell.workload.consume is Consume.LIVE:
             self._workers.go(Role.CONSUMER)
-        self._phase("warm-up")
+        self.phase("warm-up")
         self._workers.go(Role.PRODUCER)
-        self._last(phases.warm_up_s)
-        self._phase("steady")
+        self.last(phases.warm_up_s)
+        self.phase("steady")
         if phases.sync_before_fault_s is None:
-            self._last(phases.steady_s)
+            self.last(phases.steady_s)
         else:
-            self._last(phases.steady_s - phases.sync_before_fault_s)
+            self.last(phases.steady_s - phases.sync_before_fault_s)
             cluster.sync()
-            self._event("synced")
-            self._last(phases.sync_before_fault_s)
-        if self._cell.fault.action == "none":
-            self._last(phases.hold_s + phases.after_s)
+            self.event("synced")
+            self.last(phases.sync_before_fault_s)
+        if not self._cell.fault.groups:
+            self.last(phases.hold_s + phases.after_s)
             return
         self._fault(cluster, broker)
-        self._phase("after")
-        self._last(phases.after_s)
+        self.phase("after")
+        self.last(phases.after_s)
 
     def _fault(self, cluster: Cluster, broker: Broker) -> None:
         cell = self._cell
-        action = FAULTS[cell.fault.action]
-        names = TARGETS[cell.fault.target](cluster, broker, random.Random(cell.seed))
-        before = broker.leader(0)
-        says = {"action": cell.fault.action, "target": list(names)}
-        self._phase("fault")
-        self._event("fault", step="inject", **says)
-        with inject(action, cluster, names) as injection:
-            self._event("fault", step="injected", **says, evidence=injection.evidence, detail=injection.detail)
-            self._last(cell.phases.hold_s)
-            self._phase("heal")
-            self._event("fault", step="heal", **says)
-            injection.heal()
-        self._phase("recover")
-        healed_ns = now_ns()
-        self._recover(cluster, broker, injection)
-        self._event("fault", step="healed", t_ns=healed_ns, **says, evidence=injection.prove())
-        after = broker.leader(0)
-        self._event("leader", before=before, after=after, moved=before != after)
+        stand = Stand(
+            cluster=cluster,
+            broker=broker,
+            workers=self._workers,
+            rng=random.Random(cell.seed),
+            await_ready=lambda: self._recover(cluster, broker),
+        )
+        with watching_leader(lambda: self._connect(cluster), self):
+            FaultRun(stand, self, cell.fault, cell.phases.hold_s, cell.settings).run()
 
-    def _recover(self, cluster: Cluster, broker: Broker, injection: Injection) -> None:
+    def _recover(self, cluster: Cluster, broker: Broker) -> None:
         deadline = now_ns() + int(self._cell.phases.recover_s * NS_PER_S)
         why = ""
         while now_ns() < deadline:
@@ -198,17 +196,16 @@ class CellRun:
                 why = str(error)
                 self._look()
                 continue
-            self._event("recovered", stage="ready")
             return
         broken = cluster.whole()
         why = f"not in sync again within {self._cell.phases.recover_s:g} s of the heal: {why}"
         if broken is None:
-            self._event("dead", nodes=list(injection.names), why=why)
+            self.event("dead", nodes=sorted(gone), why=why)
         raise ClusterError(f"{why} ({broken})" if broken else why)
 
     def _drain(self, broker: Broker, wiring: Wiring) -> None:
         phases = self._cell.phases
-        self._phase("drain")
+        self.phase("drain")
         self._workers.stop(Role.PRODUCER)
         self._workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
         if not self._cell.workload.consumers:
@@ -232,7 +229,8 @@ class CellRun:
             )
         except WaitTimeout as error:
             why = str(error)
-        self._event("drained", why=why)
+        self.event("drained", why=why)
+        self.event("counts", when="drained", totals=dict(broker.counts()))
         self._workers.stop(Role.CONSUMER)
         self._workers.wait_done(Role.CONSUMER, 20.0)
 
@@ -280,7 +278,7 @@ class CellRun:
             for number in range(load.producers if role is Role.PRODUCER else load.consumers)
         ]
 
-    def _last(self, seconds: float) -> None:
+    def last(self, seconds: float) -> None:
         """Let a phase last, and look at the workers meanwhile."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -306,14 +304,14 @@ class CellRun:
     # --- the record
 
     def _heard(self, said: dict[str, Any]) -> None:
-        self._event(said.pop("event"), **said)
+        self.event(said.pop("event"), **said)
 
-    def _event(self, event: str, **fields: Any) -> None:
+    def event(self, event: str, **fields: Any) -> None:
         with self._lock:
             self._events.write(event, **fields)
 
-    def _phase(self, name: str) -> None:
-        self._event("phase", name=name)
+    def phase(self, name: str) -> None:
+        self.event("phase", name=name)
         self._watch.phase(name)
 
     @contextmanager
@@ -321,10 +319,10 @@ class CellRun:
         """How long a step outside the phases takes."""
         began = time.monotonic()
         yield
-        self._event("stage", name=name, seconds=round(time.monotonic() - began, 3))
+        self.event("stage", name=name, seconds=round(time.monotonic() - began, 3))
 
 
-def _record(run_id: str, cell: Cell) -> dict[str, Any]:
+def record(run_id: str, cell: Cell) -> dict[str, Any]:
     """What cell.json says before the cell begins."""
     profile = cell.profile
     return {
@@ -337,6 +335,8 @@ def _record(run_id: str, cell: Cell) -> dict[str, Any]:
         "acknowledged": profile.acknowledged,
         "promise": asdict(profile.promise),
         "fault": str(cell.fault),
+        "groups": [[str(step) for step in group] for group in cell.fault.groups],
+        "schedule": list(timeline(cell.fault, cell.phases.hold_s)),
         "target": cell.fault.target,
         "must_lose": cell.must_lose,
         "repeat": cell.repeat,
@@ -347,6 +347,9 @@ def _record(run_id: str, cell: Cell) -> dict[str, Any]:
         "disk_mb": cell.disk_mb,
         "workload": asdict(cell.workload),
         "phases": asdict(cell.phases),
+        "hasty": cell.hasty,
+        "varied": dict(cell.varied),
+        "fault_settings": {action: dict(numbers) for action, numbers in cell.settings.items()},
         "settings": {table: dict(keys) for table, keys in profile.settings.items() if keys},
         "effective": {},
         "versions": {"broker": None},

@@ -16,8 +16,8 @@ from mqtest import ledger
 from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
-from mqtest.model import Duplicates, Finding, Order, Promise, Verdict
-from mqtest.verdict import NO_FAULT, Facts, fault_bit, verdict
+from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
+from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
     "run", "cell", "broker", "broker_version", "client", "profile", "kind", "fault", "target", "repeat", "seed",
@@ -59,11 +59,13 @@ def judge(cell_dir: Path) -> Judgement:
     findings = tuple(check(history) for check in CHECKS.values())
     found = {name: number for finding in findings for name, number in finding.numbers.items()}
     facts = Facts(
-        fault=_fault(cell),
-        bit=fault_bit(_fault(cell), history.events),
+        fault=str(cell.get("fault") or NO_FAULT),
+        groups=groups_of(cell),
+        bit=fault_bit(groups_of(cell), history.events),
         promise=promise,
         acknowledged=history.acknowledged,
         floor=int(cell.get("floor") or 0),
+        nodes=int(cell.get("nodes") or 0),
         found=found,
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),
@@ -104,10 +106,6 @@ def _table(cell: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _fault(cell: Mapping[str, Any]) -> str:
-    return str(cell.get("fault") or NO_FAULT)
-
-
 def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:
     said = _table(cell, "promise")
     try:
@@ -117,6 +115,7 @@ def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:
             duplicates=Duplicates(said["duplicates"]),
             order=Order(said["order"]),
             source=str(said.get("source", "")),
+            output=Output(said.get("output", Output.NONE)),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise LedgerError(f"{cell_dir / 'cell.json'}: promise: {error!r} cannot be used") from error

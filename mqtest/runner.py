@@ -22,7 +22,7 @@ from mqtest.cluster.locks import RunLock
 from mqtest.errors import UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
-from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
+from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
 from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
@@ -39,7 +39,7 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     heals, the cluster is removed, and it is raised again.
     """
     require_engine(plan.cells)
-    run_dir = resume or _new_run_dir(results, scenario)
+    run_dir = resume or new_run_dir(results, scenario.path.stem)
     with RunLock(run_dir.name):
         if resume is None:
             _write_run(run_dir, scenario, plan)
@@ -69,7 +69,7 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         id=name,
         index=0,
         profile=profile,
-        fault=Fault("none", ""),
+        fault=NO_FAULT,
         repeat=1,
         seed=0,
         nodes=nodes,
@@ -90,8 +90,9 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
     return cluster.nodes
 
 
-def _new_run_dir(results: Path, scenario: Scenario) -> Path:
-    slug = re.sub(r"[^a-z0-9-]+", "-", scenario.path.stem.lower())
+def new_run_dir(results: Path, name: str) -> Path:
+    """A fresh folder `<utc>-<name>` with an empty cells/; raises UsageError where none can be made."""
+    slug = re.sub(r"[^a-z0-9-]+", "-", name.lower())
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(100):
         run_dir = results / (f"{stamp}-{slug}" + (f"-{number}" if number else ""))
@@ -113,6 +114,7 @@ def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
             "question": scenario.question,
             "path": scenario.path.name,
             "text": scenario.text,
+            "asked": dict(scenario.asked),
             "must_lose": [str(fault) for fault in scenario.must_lose],
         },
         "seed": plan.seed,
