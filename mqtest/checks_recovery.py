@@ -33,7 +33,7 @@ def unavailability(history: History) -> Finding:
     numbers: Numbers = {"ack_gap_s_max": None, "outage_s_total": None, "delivery_gap_s_max": None}
     outages = None
     if begin is not None and end is not None and history.acknowledged:
-        gaps = {place: _gaps_s(times, begin, end) for place, times in _acks(history)}
+        gaps = {place: _gaps_s(times, begin, end) for place, times in acks(history)}
         long = {place: g[g >= OUTAGE_S] for place, g in gaps.items()}
         numbers["ack_gap_s_max"] = rounded(max((g.max() for g in gaps.values()), default=None))
         numbers["outage_s_total"] = rounded(max((g.sum() for g in long.values()), default=None))
@@ -47,7 +47,7 @@ def unavailability(history: History) -> Finding:
     return Finding(check="unavailability", count=outages, numbers=numbers)
 
 
-def _acks(history: History) -> Iterator[tuple[int, Ints]]:
+def acks(history: History) -> Iterator[tuple[int, Ints]]:
     """Each place that was sent to, with the times of its acks in order."""
     sends = history.sends
     acked = sends.outcome == Outcome.ACKED
