@@ -16,6 +16,7 @@ from mqtest.checks import CHECKS
 from mqtest.clients import CLIENTS, client
 from mqtest.errors import UsageError
 from mqtest.profile import image_version, load_profiles
+from mqtest.targets import TARGETS
 
 Entry = tuple[str, str]
 """a name, and one line about it"""
@@ -27,13 +28,14 @@ def sections() -> Iterator[tuple[str, list[Entry]]]:
     yield "clients", [(name, _about_client(name)) for name in CLIENTS]
     yield "profiles", [(p.path, p.about) for broker in BROKERS for p in load_profiles(broker).values()]
     yield "faults", [(name, _about_fault(action)) for name, action in faults.FAULTS.items()]
-    yield "targets", [(name, _about_target(name)) for name in faults.TARGETS]
+    yield "targets", [(name, _about_target(name)) for name in TARGETS]
     yield "checks", [(name, _about_check(check)) for name, check in CHECKS.items()]
     yield "scenarios", [(path.stem, _title(path)) for path in sorted(paths.scenarios().glob("*.toml"))]
 
 
 def _about_broker(name: str) -> str:
-    return f"{image_version(name)}; targets {', '.join(broker_module(name).TARGETS)}"
+    lacks = broker_module(name).NO_TARGETS
+    return f"{image_version(name)}; no target {', '.join(lacks)}" if lacks else image_version(name)
 
 
 def _about_client(name: str) -> str:

@@ -7,7 +7,7 @@ comes from cell.json. None: not measured. A ledger that cannot be read gives `un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from mqtest import ledger
 from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
-from mqtest.model import Duplicates, Finding, Order, Promise, Verdict
-from mqtest.verdict import NO_FAULT, Facts, fault_bit, verdict
+from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
+from mqtest.outages import Outages, outages
+from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
     "run", "cell", "broker", "broker_version", "client", "profile", "kind", "fault", "target", "repeat", "seed",
@@ -26,7 +27,10 @@ COLUMNS: tuple[str, ...] = (
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
-    "ack_gap_s_max", "first_ack_after_fault_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
+    "skipped_by_consumer", "committed_beyond_end", "unaccounted",
+    "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",
+    "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",
+    "in_sync_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p99", "fault_latency_ms_max", "delivery_latency_ms_p50", "delivery_latency_ms_p99",
     "audit_complete", "fault_bit", "verdict", "reason",
@@ -42,6 +46,8 @@ class Judgement:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reason: str
+    outages: Outages | None = None
+    """None: not measured"""
 
 
 def judge(cell_dir: Path) -> Judgement:
@@ -56,18 +62,20 @@ def judge(cell_dir: Path) -> Judgement:
     findings = tuple(check(history) for check in CHECKS.values())
     found = {name: number for finding in findings for name, number in finding.numbers.items()}
     facts = Facts(
-        fault=_fault(cell),
-        bit=fault_bit(_fault(cell), history.events),
+        fault=str(cell.get("fault") or NO_FAULT),
+        groups=groups_of(cell),
+        bit=fault_bit(groups_of(cell), history.events),
         promise=promise,
         acknowledged=history.acknowledged,
         floor=int(cell.get("floor") or 0),
+        nodes=int(cell.get("nodes") or 0),
         found=found,
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),
         incomplete=history.incomplete,
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
-    return _judgement(cell, cell_dir, findings, found, *verdict(facts))
+    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), outages=outages(history))
 
 
 def _judgement(
@@ -101,10 +109,6 @@ def _table(cell: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _fault(cell: Mapping[str, Any]) -> str:
-    return str(cell.get("fault") or NO_FAULT)
-
-
 def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:
     said = _table(cell, "promise")
     try:
@@ -114,6 +118,7 @@ def _promise(cell: Mapping[str, Any], cell_dir: Path) -> Promise:
             duplicates=Duplicates(said["duplicates"]),
             order=Order(said["order"]),
             source=str(said.get("source", "")),
+            output=Output(said.get("output", Output.NONE)),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise LedgerError(f"{cell_dir / 'cell.json'}: promise: {error!r} cannot be used") from error

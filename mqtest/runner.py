@@ -23,7 +23,7 @@ from mqtest.cluster.locks import RunLock
 from mqtest.errors import UsageError, WaitTimeout
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
-from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
+from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
 from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
@@ -40,7 +40,7 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     heals, the cluster is removed, and it is raised again.
     """
     require_engine(plan.cells)
-    with _held(resume) if resume else _new(results, scenario) as run_dir:
+    with _held(resume) if resume else new_run_dir(results, scenario.path.stem) as run_dir:
         if resume is None:
             _write_run(run_dir, scenario, plan)
         todo = _unfinished(run_dir, plan.cells)
@@ -69,7 +69,7 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         id=name,
         index=0,
         profile=profile,
-        fault=Fault("none", ""),
+        fault=NO_FAULT,
         repeat=1,
         seed=0,
         nodes=nodes,
@@ -97,9 +97,10 @@ def _held(run_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _new(results: Path, scenario: Scenario) -> Iterator[Path]:
-    """A new folder whose name no run has that lives on this machine: labels and locks go by the name."""
-    slug = re.sub(r"[^a-z0-9-]+", "-", scenario.path.stem.lower())
+def new_run_dir(results: Path, name: str) -> Iterator[Path]:
+    """A fresh folder `<utc>-<name>` with an empty cells/, under the lock of its name, which no other run that lives on
+    this machine has: locks and labels go by it. Raises UsageError where none can be made."""
+    slug = re.sub(r"[^a-z0-9-]+", "-", name.lower())
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(100):
         run_dir = results / (f"{stamp}-{slug}" + (f"-{number}" if number else ""))
@@ -124,6 +125,7 @@ def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
             "question": scenario.question,
             "path": scenario.path.name,
             "text": scenario.text,
+            "asked": dict(scenario.asked),
             "must_lose": [str(fault) for fault in scenario.must_lose],
         },
         "seed": plan.seed,

@@ -8,8 +8,11 @@
                         an error): too little to tell
     lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed
     kept                none of these
-A fault that did not bite is judged as no fault (`none`). A composed fault is listed only as a whole, in any order of
-its parts. What was not measured (None) breaks nothing.
+A fault that did not bite is judged as no fault (`none`). What was not measured (None) breaks nothing.
+A composed fault (steps of one group) is listed only as a whole, in any order of its steps; a step may be listed as a
+pattern (`kill:*`, `*:follower`), which matches one step. Between its groups the cluster recovers, so a schedule is
+covered when each of its groups is, or when it is listed by its name. On one node the leader, or any one, is all there
+is: it is judged as `all`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import permutations
 from typing import Any
 
 from mqtest.model import Duplicates, Order, Promise, Verdict
@@ -28,6 +33,8 @@ _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.ANY: (),
 }
 """promise -> columns that must be 0"""
+_WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
+"""targets that are the whole cluster where there is one node"""
 _ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence")
 
 
@@ -41,6 +48,7 @@ class Facts:
     promise: Promise
     acknowledged: bool
     floor: int
+    nodes: int
     found: Mapping[str, Any]
     """columns of results.csv, from the findings"""
     dead: str | None
@@ -49,6 +57,8 @@ class Facts:
     """how the tool failed, or None"""
     incomplete: str | None
     """why the audit is not complete, or None"""
+    groups: Sequence[Sequence[str]] = ()
+    """of `action:target`, where the fault is a schedule; the steps of one group may have overlapped"""
 
 
 def verdict(facts: Facts) -> tuple[Verdict, str]:
@@ -60,35 +70,58 @@ def verdict(facts: Facts) -> tuple[Verdict, str]:
     return Verdict.KEPT, f"{_loss_words(facts)} under {facts.fault}"
 
 
-def fault_bit(fault: str, events: Sequence[Mapping[str, Any]]) -> bool | None:
-    """Whether each part of the fault shows evidence in its `injected` or `healed` event; `none` needs none.
+def fault_bit(groups: Sequence[Sequence[str]], events: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether each step of the fault shows evidence in its `injected` or `healed` event; no fault needs none.
 
-    None: some part was begun and never came to its `healed` event, where the evidence may have been due.
+    None: some step was begun and never came to its `healed` event, where the evidence may have been due.
     """
-    if fault == NO_FAULT:
-        return True
-    steps: dict[tuple[str, str], dict[str, bool]] = {}
+    steps: dict[object, dict[str, bool]] = {}
+    actions: dict[object, str] = {}
     for event in events:
         if event["event"] == "fault":
-            part = steps.setdefault((str(event.get("action")), str(event.get("target"))), {})
-            part[str(event.get("step"))] = bool(event.get("evidence"))
-    proven = Counter(action for (action, _), s in steps.items() if s.get("injected") or s.get("healed"))
-    asked = Counter(part.partition(":")[0] for part in fault.split("+"))
-    if asked <= proven and proven.total() == len(steps):
+            # ledgers of the first release number no parts
+            part = event.get("part", f"{event.get('action')} {event.get('target')}")
+            actions[part] = str(event.get("action"))
+            steps.setdefault(part, {})[str(event.get("step"))] = bool(event.get("evidence"))
+    proven = Counter(actions[part] for part, s in steps.items() if s.get("injected") or s.get("healed"))
+    asked = Counter(step.partition(":")[0] for group in groups for step in group)
+    if asked == proven and proven.total() == len(steps):
         return True
     open_ended = [s for s in steps.values() if "healed" not in s and not s.get("injected")]
     return None if open_ended else False
 
 
-def covers(promise: Promise, fault: str) -> bool:
-    """Whether `survives` lists this fault."""
-    return sorted(fault.split("+")) in [sorted(listed.split("+")) for listed in promise.survives]
+def groups_of(cell: Mapping[str, Any]) -> list[list[str]]:
+    """The groups of a cell's fault, as cell.json has them; the first release wrote the name alone."""
+    fault = str(cell.get("fault") or NO_FAULT)
+    named = [] if fault == NO_FAULT else [fault.split("+")]
+    groups: list[list[str]] = cell.get("groups", named)
+    return groups
+
+
+def covers(promise: Promise, fault: str, nodes: int, groups: Sequence[Sequence[str]] = ()) -> bool:
+    """Whether `survives` lists this fault of a cluster of so many nodes, or each of its groups."""
+    listed = [entry.split("+") for entry in promise.survives]
+    asked = [[_as_one_node(step) if nodes == 1 else step for step in group] for group in groups or [fault.split("+")]]
+    by_name = ":" not in fault and fault in promise.survives
+    return by_name or all(any(_matches(entry, group) for entry in listed) for group in asked)
+
+
+def _matches(patterns: Sequence[str], steps: Sequence[str]) -> bool:
+    orders = permutations(steps) if len(patterns) == len(steps) else ()
+    return any(all(map(fnmatchcase, order, patterns)) for order in orders)
+
+
+def _as_one_node(step: str) -> str:
+    action, _, target = step.partition(":")
+    return f"{action}:all" if target in _WHOLE_OF_ONE else step
 
 
 def _broken(facts: Facts) -> tuple[Verdict, str] | None:
-    found, judged_as = facts.found, NO_FAULT if facts.bit is False else facts.fault
+    found, bit = facts.found, facts.bit is not False
+    judged_as, groups = (facts.fault, facts.groups) if bit else (NO_FAULT, ())
     faults = [name for name in _ALWAYS_BROKEN if found.get(name)]
-    if covers(facts.promise, judged_as):
+    if covers(facts.promise, judged_as, facts.nodes, groups):
         if facts.acknowledged and found.get("lost"):
             faults.insert(0, "lost")
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]
@@ -97,7 +130,7 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
     if not faults:
         return None
     what = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in faults)
-    whether = "" if facts.bit is not False else f" (the fault {facts.fault} did not bite)"
+    whether = "" if bit else f" (the fault {facts.fault} did not bite)"
     return Verdict.BROKEN, f"{what} under {judged_as}{whether}"
 
 

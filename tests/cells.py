@@ -10,11 +10,11 @@ from pathlib import Path
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
 from mqtest.errors import MqtestError
-from mqtest.faults import parse_fault
 from mqtest.judge import Judgement, judge
 from mqtest.model import Cell, Phases, Profile, Value, Workload
 from mqtest.nodes import engine_for
 from mqtest.profile import find_profile, image_version
+from mqtest.schedule import parse_fault
 from mqtest.watch import SilentWatch
 
 QUICK = Phases(
@@ -50,7 +50,7 @@ def make_cell(profile: str | Profile, fault: str, **options: object) -> Cell:
         id=f"001-{chosen.broker}-{chosen.name}",
         index=1,
         profile=chosen,
-        fault=parse_fault(fault, "test"),
+        fault=parse_fault(fault, "test", {}),
         repeat=1,
         seed=1,
         nodes=1 if memory else 3,

@@ -14,7 +14,9 @@ import pytest
 
 from mqtest import cell_run, faults
 from mqtest.clients import client
+from mqtest.ledger import events_path, load_events, read_cell
 from mqtest.model import Consume, Verdict, Workload
+from mqtest.schedule import ScheduleTable, StepTable, parse_schedule
 from tests.cells import QUICK, changed, make_cell, run_cell
 
 LIVE = Workload(rate_per_s=2000, consume=Consume.LIVE)
@@ -62,8 +64,8 @@ def test_a_closed_loop(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("action", ["kill", "stop", "pause", "power-cut"])
 def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    idle = replace(faults.FAULTS[action], do=lambda _cluster, _names: {})
-    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
+    idle = replace(faults.FAULTS[action], do=lambda _hit: {})
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
     judged = run_cell(tmp_path, make_cell("memory/log-safe", f"{action}:all", phases=SHORT))
     assert judged.verdict is Verdict.INVALID
     assert judged.row["fault_bit"] is False
@@ -72,7 +74,7 @@ def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, action: str, monke
 def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kill = faults.FAULTS["kill"].do
     only_kills = replace(faults.FAULTS["power-cut"], do=kill)
-    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
     judged = run_cell(tmp_path, make_cell("memory/log-safe", "power-cut:all", phases=SHORT))
     assert judged.verdict is Verdict.INVALID
 
@@ -119,3 +121,36 @@ def test_a_setting_that_does_not_take_is_named(tmp_path: Path, keys: dict[str, b
     judged = run_cell(tmp_path, make_cell(profile, "none"))
     assert judged.verdict is Verdict.UNKNOWN
     assert said in judged.reason
+
+
+SCHEDULE = parse_schedule(
+    "twice",
+    ScheduleTable(
+        steps=[StepTable(do="kill:leader", for_s=0.1), StepTable(do="kill:producers", at_s=0.2, for_s=0.1)],
+        repeat=2,
+        every_s=0.5,
+    ),
+    "test",
+)
+
+
+def test_a_schedule_of_broker_and_producer_crashes_is_done_recovered_and_judged(tmp_path: Path) -> None:
+    cell = replace(make_cell("memory/log-safe", "none"), fault=SCHEDULE)
+    judged = run_cell(tmp_path, cell)
+    assert judged.verdict is Verdict.KEPT, judged.reason
+    folder = tmp_path / "cells" / cell.id
+    record = read_cell(folder)
+    assert record["fault"] == "twice"
+    assert record["groups"] == [["kill:leader", "kill:producers"]] * 2
+    assert record["schedule"][1] == "group 1 at 0.2 s: kill:producers for 0.1 s"
+    events = load_events(events_path(folder))
+    healed = [e for e in events if e["event"] == "fault" and e["step"] == "healed"]
+    assert [(e["part"], e["action"], e["aim"]) for e in healed] == [
+        (0, "kill", "leader"),
+        (1, "kill", "producers"),
+        (2, "kill", "leader"),
+        (3, "kill", "producers"),
+    ]
+    assert all(e["evidence"] for e in healed)
+    leaders = [e["node"] for e in events if e["event"] == "leader"]
+    assert leaders[0] == "memory-1"

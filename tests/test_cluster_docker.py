@@ -141,7 +141,7 @@ def test_power_cut_forgets_exactly_what_was_not_synced(cluster: ComposeCluster) 
         inside(cluster, name, "python3", "-c", write.format("unsynced", "pass"))
     evidence = cluster.cut_power(three)
     assert evidence["exit_code"] == dict.fromkeys(three, 137)
-    assert evidence["begun_ns"] < evidence["silence_ns"] < evidence["killed_ns"] < evidence["cut_ns"]
+    assert evidence["begun_ns"] < evidence["silence_ns"] < evidence["cut_ns"] < evidence["killed_ns"]
     assert dict(cluster.exited()) == dict.fromkeys(three, 137)
     cluster.start(ALL)
     assert cluster.exited() == {}
@@ -163,15 +163,15 @@ def test_a_disk_that_remembers_or_loses_is_no_evidence(cluster: ComposeCluster, 
 
 
 def test_spread_of_the_cut(cluster: ComposeCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """The best of five: what else the machine does meanwhile is not the cut's."""
+    """Every one of three, each on a filesystem that was mounted for it."""
     three = ["node-1", "node-2", "node-3"]
     spreads = []
-    for _ in range(5):
+    for _ in range(3):
         spreads.append(cluster.cut_power(three)["spread_ms"])
         cluster.start(three)
     with capsys.disabled():
         print(f"\npower cut of three nodes: spread in ms {', '.join(f'{ms:.1f}' for ms in spreads)}")
-    assert min(spreads) < 10
+    assert max(spreads) < 10
 
 
 # --- kill, stop, pause, isolate ---

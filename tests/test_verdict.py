@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mqtest.model import Duplicates, Order, Promise, Verdict
-from mqtest.verdict import Facts, covers, fault_bit, verdict
+from mqtest.verdict import Facts, covers, fault_bit, groups_of, verdict
 
 PROMISE = Promise(
     survives=("none", "kill:leader", "kill:all+partition:one"),
@@ -39,6 +39,7 @@ KEPT = Facts(
     promise=PROMISE,
     acknowledged=True,
     floor=100,
+    nodes=3,
     found=CLEAN,
     dead=None,
     failed=None,
@@ -162,7 +163,77 @@ def test_not_found_without_acknowledgements_is_as_documented_under_any_fault(fau
     ],
 )
 def test_a_composed_fault_is_covered_only_as_a_whole(fault: str, listed: bool) -> None:
-    assert covers(PROMISE, fault) is listed
+    assert covers(PROMISE, fault, 3) is listed
+
+
+@pytest.mark.parametrize(
+    ("survives", "fault", "listed"),
+    [
+        ("kill:*", "kill:all", True),
+        ("kill:*", "pause:all", False),
+        ("kill:*", "none", False),
+        ("*:follower", "pause:follower", True),
+        ("*:follower", "pause:leader", False),
+        ("kill:*", "kill:one+kill:leader", False),
+        ("*", "kill:one+kill:leader", False),
+        ("kill:*+pause:one", "pause:one+kill:leader", True),
+        ("kill:*+pause:one", "pause:one+pause:leader", False),
+    ],
+)
+def test_a_pattern_matches_one_step(survives: str, fault: str, listed: bool) -> None:
+    assert covers(replace(PROMISE, survives=(survives,)), fault, 3) is listed
+
+
+@pytest.mark.parametrize("target", ["leader", "one", "all"])
+def test_on_one_node_whoever_is_hit_is_all(target: str) -> None:
+    safe, unsafe = (replace(PROMISE, survives=(f"kill:{listed}",)) for listed in ("all", "leader"))
+    assert (covers(safe, f"kill:{target}", 1), covers(unsafe, f"kill:{target}", 1)) == (True, False)
+    assert covers(safe, f"kill:{target}", 3) is (target == "all")
+    assert covers(safe, "mine", 1, [[f"kill:{target}"], ["kill:one"]])
+    assert not covers(safe, "kill:producers", 1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "listed"),
+    [
+        ([["kill:leader"], ["kill:leader"]], True),
+        ([["kill:leader"], ["partition:one", "kill:all"]], True),
+        ([["kill:leader"], ["kill:all"]], False),
+        ([["kill:all"]], False),
+    ],
+)
+def test_a_schedule_is_covered_when_each_of_its_groups_is(groups: list[list[str]], listed: bool) -> None:
+    assert covers(PROMISE, "mine", 3, groups) is listed
+    assert covers(replace(PROMISE, survives=("mine",)), "mine", 3, groups)
+    lost = with_found(replace(KEPT, fault="mine", groups=groups), lost=3)
+    assert (verdict(lost)[0] is Verdict.BROKEN) is listed
+
+
+@pytest.mark.parametrize(
+    ("cell", "groups"),
+    [
+        ({}, []),
+        ({"fault": "none"}, []),
+        ({"fault": "none", "groups": []}, []),
+        ({"fault": "kill:leader"}, [["kill:leader"]]),
+        ({"fault": "kill:all+pause:one"}, [["kill:all", "pause:one"]]),
+        ({"fault": "mine", "groups": [["kill:all"], ["kill:all"]]}, [["kill:all"], ["kill:all"]]),
+    ],
+)
+def test_the_groups_of_a_cell(cell: dict[str, Any], groups: list[list[str]]) -> None:
+    assert groups_of(cell) == groups
+
+
+def part(number: int, evidence: Any) -> dict[str, Any]:
+    return {**step("healed", evidence), "part": number}
+
+
+def test_each_part_of_a_schedule_must_prove_itself() -> None:
+    groups = [["kill:leader"], ["kill:leader"]]
+    assert fault_bit(groups, [part(0, BIT), part(1, BIT)]) is True
+    assert fault_bit(groups, [part(0, BIT), part(1, {})]) is False
+    assert fault_bit(groups, [part(0, BIT)]) is False
+    assert fault_bit(groups, [part(0, BIT), part(1, BIT), part(2, BIT)]) is False
 
 
 def step(step_: str, evidence: Any = None, action: str = "kill", target: str = "leader") -> dict[str, Any]:
@@ -196,4 +267,4 @@ _BITES = [
 
 @pytest.mark.parametrize(("fault", "events", "bit"), _BITES)
 def test_evidence(fault: str, events: list[dict[str, Any]], bit: bool | None) -> None:
-    assert fault_bit(fault, [{"t_ns": 0, "event": "phase", "name": "steady"}, *events]) is bit
+    assert fault_bit(groups_of({"fault": fault}), [{"t_ns": 0, "event": "phase", "name": "steady"}, *events]) is bit

@@ -7,7 +7,8 @@ Rules:
   library hands it to no callback: `poll` raises it.
 - Every report finds its message through a partial that carries the sequence number: 0.3 µs of CPU dearer than reading
   it out of the returned body, and it needs no knowledge of the body.
-- A consumer's position is committed after `ack`, at most every COMMIT_EVERY_S, and never by the library itself.
+- A consumer's position is committed after `ack`, at most every COMMIT_EVERY_S; by the library itself only where the
+  profile asks for it (`enable.auto.commit`), and then whatever it has handed over.
 - The reader belongs to no group and begins at the first position that the broker names.
 """
 
@@ -25,12 +26,20 @@ from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as RdProducer
 
-from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
+from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle, library_settings
 from mqtest.model import RUNNER, Delivery, Outcome, Wiring
 
 COMMIT_EVERY_S: Final = 0.2
 BATCH: Final = 5000
 """Most messages that one poll of a consumer returns."""
+
+CONSUMER: Final[Mapping[str, Any]] = {
+    "auto.offset.reset": "earliest",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_uncommitted",
+}
+"""Of every consumer, unless the profile says otherwise; the library's own defaults are the opposite of each."""
 
 _log = logging.getLogger("mqtest.librdkafka")
 _log.addHandler(logging.NullHandler())
@@ -63,7 +72,7 @@ class Producer:
         self._settle = settle
         self._delivered = Outcome.ACKED if wiring.acknowledged else Outcome.UNKNOWN
         self._closed = False
-        settings = {**wiring.producer, **_common(wiring, name), "error_cb": self._error}
+        settings = {**library_settings(wiring.producer), **_common(wiring, name), "error_cb": self._error}
         self._client = _connected(RdProducer, settings, wiring.topic)
 
     def send(self, seq: int, place: int, body: bytes) -> bool:
@@ -124,16 +133,14 @@ class Consumer:
         self._committed: dict[int, int] = {}
         self._committed_at = 0.0
         settings = {
-            "auto.offset.reset": "earliest",
+            **CONSUMER,
             **wiring.consumer,
             **_common(wiring, name),
             "group.id": wiring.group,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "isolation.level": "read_uncommitted",
             "error_cb": self._error,
             "on_commit": self._commit_answered,
         }
+        self._auto = bool(settings["enable.auto.commit"])
         self._client = _connected(RdConsumer, settings, wiring.topic)
         self._client.subscribe([wiring.topic], on_revoke=self._revoked)
 
@@ -148,6 +155,8 @@ class Consumer:
 
     def ack(self) -> None:
         """Mark what poll returned for commit; commits when the last one is COMMIT_EVERY_S ago."""
+        if self._auto:
+            return
         self._acked.update(self._returned)
         self._commit_due()
 
@@ -217,7 +226,7 @@ class Reader:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",  # the first position comes from the broker, so a reset is a fault
-            "isolation.level": "read_uncommitted",
+            "isolation.level": wiring.consumer.get("isolation.level", CONSUMER["isolation.level"]),
             "socket.timeout.ms": 10_000,
             "socket.connection.setup.timeout.ms": 2000,
             "reconnect.backoff.max.ms": 1000,
@@ -263,7 +272,7 @@ class Reader:
 
 
 def _common(wiring: Wiring, name: str) -> dict[str, Any]:
-    return {"bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": _log}
+    return {**wiring.access, "bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": _log}
 
 
 def _connected(kind: Any, settings: Mapping[str, Any], topic: str) -> Any:

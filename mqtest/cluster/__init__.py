@@ -48,7 +48,7 @@ class Cluster(Protocol):
         """Thaw what is frozen."""
 
     def cut_power(self, names: Sequence[str]) -> Evidence:
-        """Silence, death and forgetting disks, all nodes at once. Evidence: `silence_ns`, `killed_ns`, `cut_ns`
+        """Silence, forgetting disks and death, all nodes at once. Evidence: `silence_ns`, `cut_ns`, `killed_ns`
         (CLOCK_MONOTONIC), `spread_ms`; what was forgotten shows only in `forgotten`."""
 
     def forgotten(self, names: Sequence[str]) -> Evidence:

@@ -111,7 +111,7 @@ class ComposeCluster:
         """The power cut (agent_program/power.py), a second after the witnesses are written; returns once the
         engine has seen the nodes end.
 
-        Evidence: CLOCK_MONOTONIC `begun_ns`, `silence_ns`, `killed_ns`, `cut_ns`, each when the last node's step was
+        Evidence: CLOCK_MONOTONIC `begun_ns`, `silence_ns`, `cut_ns`, `killed_ns`, each when the last node's step was
         done; `spread_ms` from the first step to the last; `exit_code` by node.
         """
         hit = self._targets(names)
@@ -119,7 +119,7 @@ class ComposeCluster:
             return {}
         answer = self.agent.call("cut", {"targets": hit, "age_s": WITNESS_AGE_S})
         self._witnesses.update(answer.pop("witnesses"))
-        spread_ms = (answer["cut_ns"] - answer["begun_ns"]) / 1e6
+        spread_ms = (answer["killed_ns"] - answer["begun_ns"]) / 1e6
         return {**answer, "spread_ms": spread_ms, "exit_code": self._await_exit([one["name"] for one in hit])}
 
     def forgotten(self, names: Sequence[str]) -> Evidence:
