@@ -15,6 +15,7 @@ from mqtest import (
     checks_consumers,
     checks_divergence,
     checks_duplicates,
+    checks_incidents,
     checks_loss,
     checks_order,
     checks_outcomes,
@@ -38,6 +39,9 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "committed": checks_consumers.committed,
     "conservation": checks_consumers.conservation,
     "unavailability": checks_recovery.unavailability,
+    "recovery": checks_recovery.recovery,
+    "incidents": checks_incidents.incidents,
+    "dead": checks_recovery.dead,
     "throughput": checks_time.throughput,
     "latency": checks_time.latency,
 }

@@ -148,6 +148,12 @@ class History:
         """Times of the fault events of that step, in order."""
         return [e["t_ns"] for e in self.events if e["event"] == "fault" and e.get("step") == step]
 
+    @property
+    def first_injected(self) -> int | None:
+        """When the first part of the fault was injected; None without a fault."""
+        times = self.fault_times("injected")
+        return times[0] if times and self.cell.get("fault", "none") != "none" else None
+
     def count(self, fate: Fate) -> int | None:
         """Messages with that fate; None where it cannot be told (never so for PHANTOM)."""
         if self.incomplete is not None and fate is not Fate.PHANTOM:

@@ -17,7 +17,7 @@ from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
-from mqtest.outages import Outages, outages
+from mqtest.timeline import Timeline, timeline
 from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
@@ -28,7 +28,9 @@ COLUMNS: tuple[str, ...] = (
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",
-    "ack_gap_s_max", "first_ack_after_fault_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
+    "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",
+    "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",
+    "in_sync_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p99", "fault_latency_ms_max", "delivery_latency_ms_p50", "delivery_latency_ms_p99",
     "audit_complete", "fault_bit", "verdict", "reason",
@@ -44,7 +46,7 @@ class Judgement:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reason: str
-    outages: Outages | None = None
+    timeline: Timeline | None = None
     """None: not measured"""
 
 
@@ -73,7 +75,7 @@ def judge(cell_dir: Path) -> Judgement:
         incomplete=history.incomplete,
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
-    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), outages=outages(history))
+    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), timeline=timeline(history))
 
 
 def _judgement(

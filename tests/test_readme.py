@@ -29,7 +29,8 @@ ELSEWHERE = {
     "mqtest run live": (_TESTS, "# mqtest run live"),
     "mqtest up kafka/acks-all": (_TESTS, "# mqtest up kafka/acks-all"),
     "mqtest down": (_TESTS, "# mqtest down"),
-    "mqtest run durability": (_NIGHTLY, "|| 'scenarios/durability.toml'"),
+    "mqtest run durability": (_NIGHTLY, "scenario: durability"),
+    "mqtest run chaos": (_NIGHTLY, "scenario: chaos"),
     "make demo": (_CI, "run: make demo"),
     "make test": (".ci/run", "make test"),
 }
