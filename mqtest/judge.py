@@ -17,7 +17,7 @@ from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
-from mqtest.outages import Outages, outages
+from mqtest.timeline import Timeline, timeline
 from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
@@ -46,7 +46,7 @@ class Judgement:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reason: str
-    outages: Outages | None = None
+    timeline: Timeline | None = None
     """None: not measured"""
 
 
@@ -75,7 +75,7 @@ def judge(cell_dir: Path) -> Judgement:
         incomplete=history.incomplete,
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
-    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), outages=outages(history))
+    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), timeline=timeline(history))
 
 
 def _judgement(

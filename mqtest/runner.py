@@ -40,7 +40,7 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     heals, the cluster is removed, and it is raised again.
     """
     require_engine(plan.cells)
-    with _held(resume) if resume else new_run_dir(results, scenario.path.stem) as run_dir:
+    with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
         if resume is None:
             _write_run(run_dir, scenario, plan)
         todo = _unfinished(run_dir, plan.cells)
@@ -97,9 +97,9 @@ def _held(run_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_run_dir(results: Path, name: str) -> Iterator[Path]:
-    """A fresh folder `<utc>-<name>` with an empty cells/, under the lock of its name, which no other run that lives on
-    this machine has: locks and labels go by it. Raises UsageError where none can be made."""
+def new_run(results: Path, name: str) -> Iterator[Path]:
+    """A fresh folder `<utc>-<name>` with an empty cells/, and its lock; raises UsageError where none can be made. No
+    run that lives on this machine has the folder's name: labels and locks go by it."""
     slug = re.sub(r"[^a-z0-9-]+", "-", name.lower())
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(100):

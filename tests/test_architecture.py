@@ -13,7 +13,8 @@ PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
     "body", "causes", "clock", "columns", "errors", "fault_log", "gaps", "history", "judge", "ledger", "model",
-    "outages", "paths", "report", "select", "sightings", "verdict", *(path.stem for path in PACKAGE.glob("checks*.py")),
+    "paths", "report", "select", "sightings", "timeline", "verdict",
+    *(path.stem for path in PACKAGE.glob("checks*.py")),
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 

@@ -1,8 +1,8 @@
-"""When nothing was acknowledged, and what went on then: incidents, and the longest gap beside each thing that happened.
+"""A cell in the order of time: each outage with what it cost, and each thing that happened with the gap beside it.
 
-- An incident is a time of at least OUTAGE_S without an ack in some place; such times that overlap are one. What was
-  lost, unknown or stored twice is counted at the first incident that ended after it was sent, if it was sent no longer
-  than OUTAGE_S before that one began; a redelivery at the last incident that began before it came. The rest is
+- An outage is a time of at least OUTAGE_S without an ack in some place; such times that overlap are one. What was
+  lost, unknown or stored twice is counted at the first outage that ended after it was sent, if it was sent no longer
+  than OUTAGE_S before that one began; a redelivery at the last outage that began before it came. The rest is
   `outside`, so that the counts add up to those of the cell.
 - A stretch is the time from an injection to its heal, or for a cluster that is not ours the time in which a member was
   away. Its gap is the longest time between two acks of one place of which some part lies in it, whole.
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from mqtest.clock import NS_PER_S
+from mqtest.fault_log import parts
 from mqtest.gaps import OUTAGE_S, acks_by_place, load, points
 from mqtest.history import Fate, History, Ints, groups
 from mqtest.model import Kind, Outcome
-from mqtest.sightings import positions
+from mqtest.sightings import positions as sighted
 
 _LEAD_NS = int(OUTAGE_S * NS_PER_S)
 
@@ -39,7 +40,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
+class Outage:
     """A time without acks."""
 
     began_ns: int
@@ -84,42 +85,42 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outages:
+class Timeline:
     """All of a cell."""
 
     clock: Clock
-    incidents: tuple[Incident, ...]
+    outages: tuple[Outage, ...]
     outside: Counts
     stretches: tuple[Stretch, ...]
 
 
-def outages(history: History) -> Outages | None:
+def timeline(history: History) -> Timeline | None:
     """None for a cell without a load, or without acknowledgements."""
     span = load(history)
     if span is None or not history.acknowledged:
         return None
     begin, end = span
-    acks = [points(times, span) for times in acks_by_place(history)]
-    spans = _merged(_long(acks))
+    by_place = [points(times, span) for times in acks_by_place(history)]
+    spans = _merged(_long(by_place))
     *inside, outside = _counts(history, [s[0] for s in spans], [s[1] for s in spans])
-    return Outages(
+    return Timeline(
         clock=Clock(load_ns=begin, utc=_utc(history.events, begin)),
-        incidents=tuple(
-            Incident(began_ns=began, ended_ns=ended, places=places, counts=counts)
+        outages=tuple(
+            Outage(began_ns=began, ended_ns=ended, places=places, counts=counts)
             for (began, ended, places), counts in zip(spans, inside, strict=True)
         ),
         outside=outside,
         stretches=tuple(
-            Stretch(what=what, began_ns=began, ended_ns=ended, gap_s=_longest(acks, began, ended or end))
+            Stretch(what=what, began_ns=began, ended_ns=ended, gap_s=_longest(by_place, began, ended or end))
             for what, began, ended in sorted(_happened(history.events), key=lambda stretch: stretch[1])
         ),
     )
 
 
-def _long(acks: Sequence[Ints]) -> list[tuple[int, int, int]]:
-    """The gaps that are incidents: from, to, number of the place."""
+def _long(by_place: Sequence[Ints]) -> list[tuple[int, int, int]]:
+    """The gaps that are outages: from, to, number of the place."""
     found = []
-    for place, times in enumerate(acks):
+    for place, times in enumerate(by_place):
         for i in np.flatnonzero(np.diff(times) >= _LEAD_NS):
             found.append((int(times[i]), int(times[i + 1]), place))
     return found
@@ -138,7 +139,7 @@ def _merged(gaps: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
 
 
 def _counts(history: History, began: list[int], ended: list[int]) -> list[Counts]:
-    """One for each incident, and one for what is outside of them."""
+    """One for each outage, and one for what is outside of them."""
     starts, ends = np.array(began, dtype=np.int64), np.array(ended, dtype=np.int64)
     sent, number = history.sends.sent_ns, len(began)
 
@@ -165,7 +166,7 @@ def _counts(history: History, began: list[int], ended: list[int]) -> list[Counts
 
 
 def _stored_twice(history: History) -> Ints:
-    message, _place, _offset = positions(history)
+    message, _place, _offset = sighted(history)
     return np.unique(message[1:][message[1:] == message[:-1]])
 
 
@@ -178,33 +179,24 @@ def _again(history: History) -> Ints:
 
 def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int | None]]:
     """What, from when, to when; of the fault's parts, and of the members of a cluster that is not ours."""
-    parts: dict[object, tuple[str, int, int | None]] = {}
+    for part in parts(events):
+        if part.injected_ns is not None:
+            yield str(part), part.injected_ns, part.healed_ns
     away: dict[str, int] = {}
     before: list[str] = []
     for event in events:
-        t_ns = event["t_ns"]
-        if event["event"] == "fault":
-            part = event.get("part", (str(event.get("action")), str(event.get("target"))))
-            targets = event.get("target") or ()
-            names = targets if isinstance(targets, str) else ", ".join(map(str, targets))
-            if event.get("step") in ("inject", "injected"):
-                parts[part] = (f"{event.get('action')} {names}".strip(), t_ns, None)
-            elif part in parts and event.get("step") == "healed":
-                what, began, _ = parts[part]
-                parts[part] = (what, began, t_ns)
-        elif event["event"] == "members":
+        if event["event"] == "members":
             now = list(event.get("alive") or ())
-            away |= {name: t_ns for name in before if name not in now}
-            yield from ((f"{name} away", away.pop(name), t_ns) for name in now if name in away)
+            away |= {name: event["t_ns"] for name in before if name not in now}
+            yield from ((f"{name} away", away.pop(name), event["t_ns"]) for name in now if name in away)
             before = now
-    yield from parts.values()
     yield from ((f"{name} away", began, None) for name, began in away.items())
 
 
-def _longest(acks: Sequence[Ints], began: int, ended: int) -> float | None:
+def _longest(by_place: Sequence[Ints], began: int, ended: int) -> float | None:
     """Seconds of the longest gap that touches this time."""
     longest = 0
-    for times in acks:
+    for times in by_place:
         gaps = np.diff(times)[(times[1:] > began) & (times[:-1] < ended)]
         longest = max(longest, int(gaps.max(initial=0)))
     return longest / NS_PER_S if longest else None
