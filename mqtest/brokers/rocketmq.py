@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from mqtest.brokers import TOPIC
+from mqtest.brokers import TOPIC, Door
 from mqtest.clients import ClientError, rocketmq_native, rocketmq_wire
-from mqtest.clients.rocketmq_codec import Frame, Request
+from mqtest.clients.rocketmq_codec import Frame, Request, request
 from mqtest.clients.rocketmq_link import AnswerError, Link
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
@@ -36,6 +36,8 @@ CLUSTER: Final = "mqtest-cluster"
 NAME_SERVER_PORT: Final = 9876
 CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
+DOOR: Final = Door(BROKER_PORT, request(Request.GET_MAX_OFFSET, 1, {"topic": TOPIC, "queueId": "0"}))
+"""a node that is not the master refuses it, and that is an answer too"""
 
 _CALL_S: Final = 2.0
 WRITE_S: Final = 20.0
@@ -337,6 +339,7 @@ class RocketMQ:
             producer=profile.settings.get("producer", {}),
             consumer=profile.settings.get("consumer", {}),
             topic_settings=profile.settings.get("topic", {}),
+            via={address: node.via for address, node in self._brokers.items() if node.via},
         )
 
     def close(self) -> None:

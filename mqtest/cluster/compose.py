@@ -23,8 +23,9 @@ from typing import Any, Final
 from docker.models.containers import Container
 from testcontainers.compose import DockerCompose
 
+from mqtest.brokers import Door
 from mqtest.clock import wait_until
-from mqtest.cluster import Evidence, disks, leftovers, network
+from mqtest.cluster import Evidence, Links, disks, leftovers, links, network
 from mqtest.cluster import agent as agents
 from mqtest.cluster.agent import Agent
 from mqtest.cluster.disks import Disk
@@ -58,6 +59,7 @@ class ComposeCluster:
     """by node"""
     data: Mapping[str, str]
     """by node: where its disk is mounted"""
+    links: Links | None = None
     _witnesses: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """by node: the texts "old" and "new" of the last power cut"""
     _cut_off: dict[str, set[str]] = field(default_factory=dict)
@@ -267,12 +269,13 @@ def bring_up(
     timeout_s: float,
     progress: Progress,
     recipe: Path | None = None,
+    door: Door | None = None,
 ) -> ComposeCluster:
     """Bring up the first `nodes` brokers of a compose file, and all its coordinators.
 
     A service called `<broker>-<n>` is a broker, any other a coordinator. `recipe` is the compose file, by default the
-    one of the broker. `timeout_s` bounds compose. Raises UsageError, EngineError, ClusterError; whatever was made is
-    removed then.
+    one of the broker. With a `door`, clients come to it through proxies. `timeout_s` bounds compose. Raises
+    UsageError, EngineError, ClusterError; whatever was made is removed then.
     """
     file = recipe or recipes() / broker / "compose.yaml"
     project = project_name(run, cell)
@@ -288,6 +291,8 @@ def bring_up(
             "MQTEST_SUBNET": str(subnet.network_address).rpartition(".")[0],
             "MQTEST_DISK_TYPE": fs,
         }
+        if door is not None:
+            variables["MQTEST_VIA"] = links.via(variables["MQTEST_SUBNET"])
         compose = _compose(file, variables, timeout_s)
         roles = _roles(_services(compose), broker, nodes)
         progress(f"making {len(roles)} disks of {disk_mb} MB, {fs}")
@@ -300,7 +305,11 @@ def bring_up(
             compose.services = list(roles)
             _up(compose, timeout_s)
         network.guard(agent.client, progress)
-        return _cluster(agent, project, roles, image, made)
+        cluster = _cluster(agent, project, roles, image, made)
+        if door is not None:
+            named = {PROJECT_LABEL: project}
+            cluster.links, cluster.nodes = links.start(agent.client, named, run, cluster.nodes, door, progress)
+        return cluster
     except BaseException:
         with contextlib.suppress(MqtestError):  # the first error is the one to tell
             _remove(agent, project, [disk.image for disk in made.values()])
