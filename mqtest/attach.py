@@ -38,13 +38,13 @@ from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.credentials import Credentials
 from mqtest.errors import ClusterError, MqtestError, UsageError
+from mqtest.fault_log import NO_FAULT
 from mqtest.journal import Journal
 from mqtest.judge import judge
 from mqtest.ledger import events_path, load_events, write_cell
 from mqtest.load import Load
 from mqtest.model import Cell, Consume, Fault, Kind, Phases, Workload
 from mqtest.runner import RUN_FILE, new_run
-from mqtest.verdict import NO_FAULT
 from mqtest.watch import Watch
 
 ATTACHED = "attached"
