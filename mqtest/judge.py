@@ -7,7 +7,7 @@ comes from cell.json. None: not measured. A ledger that cannot be read gives `un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
 from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
+from mqtest.timeline import Timeline, timeline
 from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
 
 COLUMNS: tuple[str, ...] = (
@@ -45,6 +46,8 @@ class Judgement:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reason: str
+    timeline: Timeline | None = None
+    """None: not measured"""
 
 
 def judge(cell_dir: Path) -> Judgement:
@@ -72,7 +75,7 @@ def judge(cell_dir: Path) -> Judgement:
         incomplete=history.incomplete,
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
-    return _judgement(cell, cell_dir, findings, found, *verdict(facts))
+    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), timeline=timeline(history))
 
 
 def _judgement(

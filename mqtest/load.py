@@ -122,6 +122,7 @@ class Load:
         except WaitTimeout as error:
             why = str(error)
         self._journal.event("drained", why=why)
+        self._journal.event("counts", when="drained", totals=dict(cluster.counts()))
         self.workers.stop(Role.CONSUMER)
         self.workers.wait_done(Role.CONSUMER, 20.0)
 
