@@ -17,6 +17,7 @@ from mqtest.errors import LedgerError, MqtestError, UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
 from mqtest.model import Finding, Verdict
+from mqtest.timeline import Timeline
 
 Row = Mapping[str, object]
 
@@ -36,6 +37,7 @@ class JudgedCell:
     reason: str
     facts: Mapping[str, Any]
     stored: Mapping[str, Any] | None
+    timeline: Timeline | None = None
 
     @property
     def id(self) -> str:
@@ -116,6 +118,7 @@ def judge_cell(folder: Path) -> JudgedCell:
         reason=judgement.reason,
         facts=facts,
         stored=stored,
+        timeline=judgement.timeline,
     )
 
 
