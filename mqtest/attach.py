@@ -126,10 +126,12 @@ def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
 
 def signs(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What shows that something happened to the cluster: who went, moves of the leader, clients that failed."""
-    alive = [e["alive"] for e in events if e["event"] == "members"]
+    looks = [e["alive"] for e in events if e["event"] == "members"]
+    alive = [names for names in looks if names]
     leaders = [e["node"] for e in events if e["event"] == "leader" and e["node"] is not None]
     found = {
         "went": [name for before, now in pairwise(alive) for name in before if name not in now],
+        "nobody_answered": len(looks) - len(alive),
         "leader_moves": sum(1 for before, now in pairwise(leaders) if before != now),
         "clients_failed": sum(1 for e in events if e["event"] == "client" and e.get("state") == "failed"),
     }

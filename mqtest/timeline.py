@@ -185,12 +185,18 @@ def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, i
             yield str(part), part.injected_ns, part.healed_ns
     away: dict[str, int] = {}
     before: list[str] = []
-    leader = None
+    leader, silent_ns = None, None
     for event in events:
         t_ns = event["t_ns"]
         since_ns = event.get("since_ns", t_ns)
         if event["event"] == "members":
             now = list(event.get("alive") or ())
+            if not now:  # of whom it cannot be told; those before are held against those after
+                silent_ns = since_ns
+                continue
+            if silent_ns is not None:
+                yield "nobody answered", silent_ns, t_ns
+                silent_ns = None
             away |= {name: since_ns for name in before if name not in now}
             yield from ((f"{name} away", away.pop(name), t_ns) for name in now if name in away)
             before = now
@@ -199,6 +205,8 @@ def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, i
                 yield f"{event['node']} leads instead of {leader}", since_ns, t_ns
             leader = event["node"]
     yield from ((f"{name} away", began, None) for name, began in away.items())
+    if silent_ns is not None:
+        yield "nobody answered", silent_ns, None
 
 
 def _longest(by_place: Sequence[Ints], began: int, ended: int) -> float | None:

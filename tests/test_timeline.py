@@ -107,6 +107,18 @@ def test_a_member_that_was_away(tmp_path: Path) -> None:
     assert told == [("a away", 10, 14, 3.1), ("b away", 19.5, None, 2.6)]
 
 
+def test_a_time_in_which_nobody_answered_tells_nothing_of_each(tmp_path: Path) -> None:
+    def alive(seconds: float, *names: str) -> dict[str, Any]:
+        return {"t_ns": at(seconds), "event": "members", "alive": list(names)}
+
+    seen = found(cell(tmp_path, acked(GAP), events=[alive(1, "a", "b"), alive(5), alive(8, "a"), alive(9)]))
+    assert [(s.what, s.began_ns, s.ended_ns) for s in seen.stretches] == [
+        ("nobody answered", at(5), at(8)),
+        ("b away", at(8), None),
+        ("nobody answered", at(9), None),
+    ]
+
+
 def test_a_leader_that_moved_and_one_that_came_back(tmp_path: Path) -> None:
     def leads(seconds: float, name: str | None) -> dict[str, Any]:
         return {"t_ns": at(seconds), "event": "leader", "place": 0, "node": name}
