@@ -36,16 +36,15 @@ from mqtest.brokers.foreign import Asked, Foreign, Held, Members, foreign_module
 from mqtest.cell_run import record as record_of
 from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
-from mqtest.cluster.locks import RunLock
 from mqtest.credentials import Credentials
 from mqtest.errors import ClusterError, MqtestError, UsageError
+from mqtest.fault_log import NO_FAULT
 from mqtest.journal import Journal
 from mqtest.judge import judge
 from mqtest.ledger import events_path, load_events, write_cell
 from mqtest.load import Load
 from mqtest.model import Cell, Consume, Fault, Kind, Phases, Workload
-from mqtest.runner import RUN_FILE, new_run_dir
-from mqtest.verdict import NO_FAULT
+from mqtest.runner import RUN_FILE, new_run
 from mqtest.watch import Watch
 
 ATTACHED = "attached"
@@ -93,8 +92,7 @@ def run(asked: Attachment, results: Path, watch: Watch, enough: Callable[[], boo
         found = cluster.found()
         refuse_used(asked, found)
         cell = _cell(asked, len(found) if found else asked.workload.places)
-        run_dir = new_run_dir(results, f"attach-{profile.broker}")
-        with RunLock(run_dir.name):
+        with new_run(results, f"attach-{profile.broker}") as run_dir:
             _write_run(run_dir, asked, cell)
             watch.run_planned([cell], asked.for_s or 0.0, 0)
             watch.run_opened(run_dir)

@@ -334,6 +334,9 @@ def stream_node(answers: list[bytes]) -> tuple[socket.socket, threading.Thread]:
                 (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
                 connection.recv(length, socket.MSG_WAITALL)
                 connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)  # a close with bytes unread would be a reset, now and then
+            while connection.recv(4096):
+                pass
 
     thread = threading.Thread(target=serve)
     thread.start()

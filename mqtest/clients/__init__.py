@@ -60,7 +60,11 @@ class Producer(Protocol):
 
 
 class Consumer(Protocol):
-    """Receives messages, of all places unless it was opened for some."""
+    """Receives messages, of all places unless it was opened for some.
+
+    It may have `ends`: place -> last position before the end of the log as it was told, where there are positions that
+    are never delivered (Kafka transactions).
+    """
 
     @property
     def failed(self) -> str | None:

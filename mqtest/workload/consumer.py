@@ -90,6 +90,8 @@ class ConsumerLoop:
                     if delivery.offset > self._positions.get(delivery.place, -1):
                         self._positions[delivery.place] = delivery.offset
                 self._client.ack()
+            for place, offset in getattr(self._client, "ends", {}).items():
+                self._positions[place] = max(offset, self._positions.get(place, -1))
         self._control.stats(self._stats())
 
     def _connect(self) -> None:
