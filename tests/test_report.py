@@ -15,6 +15,7 @@ import pytest
 from mqtest.errors import MqtestError, UsageError
 from mqtest.judge import COLUMNS
 from mqtest.model import Finding, Verdict
+from mqtest.neighbourhood import Neighbour, Neighbourhood
 from mqtest.report import check, render
 from mqtest.report.collect import Collected, JudgedCell
 from mqtest.report.csv_table import csv_text
@@ -58,6 +59,22 @@ def judged(cell_id: str, facts: dict[str, object] | None = None, *findings: Find
         facts=facts or {},
         stored=None,
     )
+
+
+AROUND = Neighbourhood(
+    since="fault",
+    neighbours=(
+        Neighbour(
+            producer=0, seq=6, concerned=False, outcome="unknown", fate="unresolved", place=0, offset=-1, sent_s=-0.1,
+            settled_s=None, received_s=None,
+        ),
+        Neighbour(
+            producer=0, seq=7, concerned=True, outcome="acked", fate="lost", place=0, offset=41, sent_s=-0.05,
+            settled_s=-0.048, received_s=-0.04,
+        ),
+    ),
+    events=((0.0, "fault: step injected"),),
+)  # fmt: skip
 
 
 def collected(*cells: JudgedCell, must_lose: tuple[str, ...] = (), unfinished: tuple[str, ...] = ()) -> Collected:
@@ -353,10 +370,9 @@ def test_a_broken_promise_is_at_the_top_with_its_sentence_its_messages_and_the_c
         Finding(check="unconfirmed", count=9, numbers={"unresolved": 9}, examples=("not this one",)),
     )
     facts: dict[str, object] = {"promise": {"source": "the manual: it is <kept>"}}
+    worst = judged("001-a-1", facts, *findings, verdict="broken", lost=2, reason="2 lost under kill:all", run="r")
     cells = [
-        judged(
-            "001-a-1", facts, *findings, verdict="broken", lost=2, reason="2 lost under kill:all", run="r", repeat=1
-        ),
+        replace(worst, neighbourhoods={"loss": (AROUND,), "unconfirmed": (AROUND,)}),
         judged("002-a-2", facts, verdict="broken", lost=1, reason="1 lost under kill:all", run="r", repeat=2),
         judged("003-a-3", facts, lost=0, run="r", repeat=3),
     ]
@@ -374,6 +390,15 @@ def test_a_broken_promise_is_at_the_top_with_its_sentence_its_messages_and_the_c
 - loss: 2
 - a note
 - producer 0 seq 7 | &lt;b>
+
+loss, around one of these messages (seconds from the fault):
+
+| producer/seq | the client said | it became | place/offset | sent, s | settled, s | delivered, s |
+|---|---|---|---|---:|---:|---:|
+| 0/6 | unknown | unresolved | – | -0.100 | – | – |
+| **0/7** | acked | lost | 0/41 | -0.050 | -0.048 | -0.040 |
+
+- 0.000 s: fault: step injected
 
 Again: `mqtest run mine --only '*-a-1' --seed 7 --set fs=xfs`
 

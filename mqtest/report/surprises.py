@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqtest.model import Finding, Verdict
-from mqtest.report.blocks import bullets, code, plain
+from mqtest.neighbourhood import Neighbourhood
+from mqtest.report.blocks import bullets, code, plain, table
 from mqtest.report.collect import Collected, JudgedCell
-from mqtest.report.summary import Group, count, fault_of, groups, loss, profile_of, teeth
+from mqtest.report.summary import NOT_MEASURED, Group, count, fault_of, groups, loss, profile_of, teeth
 
 _MOST_EXAMPLES = 8
+_MOST_NEIGHBOURHOODS = 2
+_MOST_EVENTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +120,32 @@ def _text(number: int, surprise: Surprise) -> str:
             facts.append(f"{finding.check}: {count(finding.count)}")
             facts += [*finding.notes, *finding.examples[:_MOST_EXAMPLES]]
         parts.append(bullets(facts))
+        parts += [
+            _around(finding.check, place)
+            for finding in _behind(cell)
+            for place in cell.neighbourhoods.get(finding.check, ())[:_MOST_NEIGHBOURHOODS]
+        ]
     if surprise.replay is not None:
         parts.append(f"Again: {code(surprise.replay)}")
     return "\n\n".join(parts)
+
+
+def _around(check: str, place: Neighbourhood) -> str:
+    """A message of that finding with its neighbours in the producer's order, and what went on."""
+    rows = [
+        (
+            f"**{n.producer}/{n.seq}**" if n.concerned else f"{n.producer}/{n.seq}",
+            n.outcome,
+            n.fate,
+            f"{n.place}/{n.offset}" if n.offset >= 0 else NOT_MEASURED,
+            *(NOT_MEASURED if t is None else f"{t:,.3f}" for t in (n.sent_s, n.settled_s, n.received_s)),
+        )
+        for n in place.neighbours
+    ]
+    headers = ("producer/seq", "the client said", "it became", "place/offset", "sent, s", "settled, s", "delivered, s")
+    said = f"{check}, around one of these messages (seconds from the {place.since}):"
+    events = bullets([f"{at:,.3f} s: {event}" for at, event in place.events[:_MOST_EVENTS]])
+    return "\n\n".join(part for part in (said, table(headers, rows, numbers_from=4), events) if part)
 
 
 def _behind(cell: JudgedCell) -> tuple[Finding, ...]:
