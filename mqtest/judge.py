@@ -23,8 +23,8 @@ from mqtest.timeline import Timeline, timeline
 from mqtest.verdict import Facts, fault_bit, felt, might_have_lost, verdict
 
 COLUMNS: tuple[str, ...] = (
-    "run", "cell", "broker", "broker_version", "client", "profile", "kind", "fault", "target", "repeat", "seed",
-    "nodes", "rate_asked_per_s", "size_bytes",
+    "run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "repeat",
+    "seed", "nodes", "rate_asked_per_s", "size_bytes",
     "sent", "skipped", "acked", "degraded", "refused", "returned", "unknown",
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "phantom", "foreign", "corrupt",
@@ -112,11 +112,12 @@ def _judgement(
 
 def _identity(cell: Mapping[str, Any], cell_dir: Path) -> dict[str, Any]:
     """The columns that say which cell it is; a cell.json that could not be read leaves them empty."""
-    same = ("run", "broker", "client", "profile", "kind", "fault", "target", "repeat", "seed", "nodes")
+    same = ("run", "broker", "client", "profile", "varied", "kind", "fault", "target", "repeat", "seed", "nodes")
     load = _table(cell, "workload")
     return {name: cell.get(name) for name in same} | {
         "cell": cell.get("id") or cell_dir.name,
         "broker_version": _table(cell, "versions").get("broker"),
+        "varied": ", ".join(f"{key}={value}" for key, value in _table(cell, "varied").items()) or None,
         "rate_asked_per_s": load.get("rate_per_s"),
         "size_bytes": load.get("size_bytes"),
     }
