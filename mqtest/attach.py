@@ -124,11 +124,10 @@ def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
 
 def signs(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What shows that something happened to the cluster: who went, moves of the leader, clients that failed."""
-    seen: list[Members] = [Members(tuple(e["alive"]), e["leader"]) for e in events if e["event"] == "members"]
-    gone = [name for before, now in pairwise(seen) for name in before.alive if name not in now.alive]
-    leaders = [m.leader for m in seen if m.leader is not None]
+    alive = [e["alive"] for e in events if e["event"] == "members"]
+    leaders = [e["node"] for e in events if e["event"] == "leader" and e["node"] is not None]
     found = {
-        "went": gone,
+        "went": [name for before, now in pairwise(alive) for name in before if name not in now],
         "leader_moves": sum(1 for before, now in pairwise(leaders) if before != now),
         "clients_failed": sum(1 for e in events if e["event"] == "client" and e.get("state") == "failed"),
     }
@@ -294,7 +293,7 @@ class AttachedCell:
         if fault == ATTACHED and self._asked.fault is None:
             said = {"action": ATTACHED, "target": [], "part": 0}
             self._journal.event("fault", step="healed", **said, evidence=seen)
-        self._record |= {"fault": fault, "seen": seen}
+        self._record |= {"fault": fault, "groups": [[fault]] if fault == ATTACHED else [], "seen": seen}
         write_cell(self._folder, self._record)
 
     def _await_whole(self) -> str | None:
@@ -311,7 +310,8 @@ class AttachedCell:
 
 
 class Lookout:
-    """Writes down who is there, whenever that changes; in a thread, for a question to a dying cluster takes time."""
+    """Writes down who is there and who leads, whenever that changes; in a thread, for a question to a dying cluster
+    takes time."""
 
     def __init__(self, cluster: Foreign, journal: Journal) -> None:
         self._cluster = cluster
@@ -335,8 +335,10 @@ class Lookout:
             seen = self._cluster.members()
             if seen is None:
                 return
-            if seen != last:
-                self._journal.event("members", alive=seen.alive, leader=seen.leader)
+            if last is None or seen.alive != last.alive:
+                self._journal.event("members", alive=seen.alive)
+            if last is None or seen.leader != last.leader:
+                self._journal.event("leader", place=0, node=seen.leader, before=last and last.leader)
             last = seen
             self._over.wait(_LOOK_S)
 

@@ -19,6 +19,7 @@ from mqtest.fault_log import NO_FAULT, groups_of
 from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
 from mqtest.neighbourhood import Neighbourhood, neighbourhoods
+from mqtest.timeline import Timeline, timeline
 from mqtest.verdict import Facts, fault_bit, felt, might_have_lost, verdict
 
 COLUMNS: tuple[str, ...] = (
@@ -47,6 +48,8 @@ class Judgement:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reason: str
+    timeline: Timeline | None = None
+    """None: not measured"""
     surprise: str | None = None
     """the promise that was broken, or None"""
     toothless: str | None = None
@@ -83,7 +86,7 @@ def judge(cell_dir: Path) -> Judgement:
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
     decided, reason = verdict(facts)
-    judgement = _judgement(cell, cell_dir, findings, found, decided, reason)
+    judgement = replace(_judgement(cell, cell_dir, findings, found, decided, reason), timeline=timeline(history))
     if decided is Verdict.BROKEN:
         around = {f.check: neighbourhoods(history, f.messages) for f in findings if f.messages}
         return replace(judgement, surprise=judgement.reason, neighbourhoods=around)

@@ -49,7 +49,7 @@ class Load:
         self._phases = phases
         self._journal = journal
         self._watch = watch
-        self._workers = Workers(run, journal.heard)
+        self.workers = Workers(run, journal.heard)
         self._runner = RunnerProducer(library, self._ledger / f"sends.{RUNNER}", run_number, workload.size_bytes)
 
     def probe(self, wiring: Wiring) -> None:
@@ -61,14 +61,14 @@ class Load:
         plans = self._plans(Role.PRODUCER, wiring)
         if self._workload.consume is Consume.LIVE:
             plans += self._plans(Role.CONSUMER, wiring)
-        self._workers.start(plans)
+        self.workers.start(plans)
 
     def go(self) -> None:
         """Begin to consume (live) and to send: the warm-up."""
         if self._workload.consume is Consume.LIVE:
-            self._workers.go(Role.CONSUMER)
+            self.workers.go(Role.CONSUMER)
         self._journal.phase("warm-up")
-        self._workers.go(Role.PRODUCER)
+        self.workers.go(Role.PRODUCER)
 
     def last(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
         """Let a phase last, and look at the workers meanwhile; ends early when `enough()`."""
@@ -79,7 +79,7 @@ class Load:
 
     def look(self) -> None:
         """Raises ClusterError when a worker died; else tells whoever looks on how the load stands."""
-        workers = self._workers
+        workers = self.workers
         workers.check()
         acked_ns = workers.last_ack_ns()
         progress = Progress(
@@ -98,18 +98,18 @@ class Load:
         """Send no more, settle what is open, and let the consumers take everything, for a bounded time."""
         phases = self._phases
         self._journal.phase("drain")
-        self._workers.stop(Role.PRODUCER)
-        self._workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
+        self.workers.stop(Role.PRODUCER)
+        self.workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
         if not self._workload.consumers:
             return
         if self._workload.consume is Consume.AFTER_HEAL:
-            self._workers.start(self._plans(Role.CONSUMER, cluster.wiring()))
-            self._workers.go(Role.CONSUMER)
+            self.workers.start(self._plans(Role.CONSUMER, cluster.wiring()))
+            self.workers.go(Role.CONSUMER)
         why = "everything consumed"
 
         def drained() -> bool:
             self.look()
-            return cluster.remaining(self._workers.positions()) == 0
+            return cluster.remaining(self.workers.positions()) == 0
 
         try:
             wait_until(
@@ -122,8 +122,9 @@ class Load:
         except WaitTimeout as error:
             why = str(error)
         self._journal.event("drained", why=why)
-        self._workers.stop(Role.CONSUMER)
-        self._workers.wait_done(Role.CONSUMER, 20.0)
+        self._journal.event("counts", when="drained", totals=dict(cluster.counts()))
+        self.workers.stop(Role.CONSUMER)
+        self.workers.wait_done(Role.CONSUMER, 20.0)
 
     def audit(self, cluster: Reachable) -> None:
         """The fence in every place, and the complete read through it."""
@@ -137,7 +138,7 @@ class Load:
 
     def close(self) -> None:
         """End every worker that is left; idempotent."""
-        self._workers.close()
+        self.workers.close()
         self._runner.close()
 
     def _plans(self, role: Role, wiring: Wiring) -> list[WorkerPlan]:

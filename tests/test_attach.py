@@ -140,17 +140,22 @@ def test_a_place_that_is_used_is_refused(profile: str, held: Held | None, refuse
         refuse_used(asked, found)
 
 
-def members(leader: str | None, *alive: str) -> Mapping[str, Any]:
-    return {"t_ns": 1, "event": "members", "alive": list(alive), "leader": leader}
+def alive(*names: str) -> Mapping[str, Any]:
+    return {"t_ns": 1, "event": "members", "alive": list(names)}
+
+
+def leader(name: str | None) -> Mapping[str, Any]:
+    return {"t_ns": 1, "event": "leader", "place": 0, "node": name}
 
 
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
         ([], {}),
-        ([members("a", "a", "b")], {}),
-        ([members("a", "a", "b"), members("a", "a"), members("a", "a", "b")], {"went": ["b"]}),
-        ([members("a", "a", "b"), members(None, "b"), members("b", "b")], {"went": ["a"], "leader_moves": 1}),
+        ([alive("a", "b"), leader("a")], {}),
+        ([alive("a", "b"), alive("a"), alive("a", "b")], {"went": ["b"]}),
+        ([leader("a"), leader(None), leader("a")], {}),
+        ([leader("a"), leader(None), leader("b")], {"leader_moves": 1}),
         ([{"t_ns": 1, "event": "client", "state": "failed"}], {"clients_failed": 1}),
         ([{"t_ns": 1, "event": "client", "state": "opened"}], {}),
     ],

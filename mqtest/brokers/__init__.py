@@ -28,6 +28,11 @@ class Reachable(Protocol):
         """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
         read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
 
+    def counts(self) -> Mapping[str, int]:
+        """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
+        where it keeps them, since the last start of the node, `published` and `delivered`. Log, and where nobody
+        tells: empty."""
+
     def wiring(self) -> Wiring:
         """What clients need."""
 
@@ -60,10 +65,6 @@ class Broker(Reachable, Protocol):
     def controller(self) -> str | None:
         """Name of the node that decides who leads (Kafka: the active KRaft controller; RocketMQ: the leading
         controller). None while there is none, and for a broker that has none or does not tell."""
-
-    def counts(self) -> Mapping[str, int]:
-        """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
-        where it keeps them, since the last start of the node, `published` and `delivered`. Log: empty."""
 
 
 class BrokerModule(Protocol):

@@ -86,6 +86,10 @@ class MemoryForeign:
         begins = self._begins
         return sum(max(0, s.end - positions.get(p, begins.get(p, 0) - 1) - 1) for p, s in enumerate(places))
 
+    def counts(self) -> Mapping[str, int]:
+        """See Reachable: a client is not told."""
+        return {}
+
     def wiring(self) -> Wiring:
         """See Reachable."""
         return wiring(self._asked, (self._asked.at,), self._places, self._begins)

@@ -132,6 +132,10 @@ class RabbitmqForeign:
         queues = [self._queue(place) for place in range(self._places)]
         return sum(self._ask(partial(Link.depth, queue=queue, timeout_s=ASK_S)) for queue in queues)
 
+    def counts(self) -> Mapping[str, int]:
+        """See Reachable: a client is not told."""
+        return {}
+
     def wiring(self) -> Wiring:
         """See Reachable."""
         access = {key: value for key, value in self._access.items() if key != _MANAGEMENT}

@@ -140,6 +140,10 @@ class RocketmqForeign:
             left += max(0, self._position(master, Request.GET_MAX_OFFSET, place) - read)
         return left
 
+    def counts(self) -> Mapping[str, int]:
+        """See Reachable: a client is not told."""
+        return {}
+
     def wiring(self) -> Wiring:
         """See Reachable."""
         return wiring(self._asked, self._name_servers, self._places, self._begins)
