@@ -21,6 +21,7 @@ import click
 from rich.console import Console
 
 from mqtest import __version__
+from mqtest.cli_attach import attach
 from mqtest.errors import MqtestError, UsageError
 
 if TYPE_CHECKING:
@@ -151,11 +152,11 @@ def run(
     except BaseException as error:  # whatever ended it: the cells that finished are in the report
         watch.run_ended()
         if watch.run_dir is not None:
-            _show_report([watch.run_dir], watch.run_dir)
+            show_report([watch.run_dir], watch.run_dir)
             if isinstance(error, KeyboardInterrupt):
                 _say(f"mqtest: interrupted; finish it with: {resuming.command(context.params, watch.run_dir)}")
         raise
-    return _show_report([run_dir], run_dir).exit_code
+    return show_report([run_dir], run_dir).exit_code
 
 
 @cli.command(short_help="Judge a run again, without Docker; show what differs.")
@@ -192,7 +193,7 @@ def report_command(folders: tuple[Path, ...], out: Path | None) -> int:
       mqtest report shard-1 shard-2 shard-3 --out whole
     """
     default = folders[0] if len(folders) == 1 else folders[0].resolve().parent / "merged"
-    return _show_report(folders, out or default).exit_code
+    return show_report(folders, out or default).exit_code
 
 
 @cli.command("list", short_help="Show what there is to choose from.")
@@ -216,6 +217,9 @@ def doctor(power_cut: bool) -> int:
 
     _out().print(examiner.render(examiner.examine(power_cut=power_cut, progress=_say)))
     return 0
+
+
+cli.add_command(attach)
 
 
 @cli.command(short_help="Leave a cluster running to play with.")
@@ -309,7 +313,7 @@ def _show_plan(title: str, planned: Plan) -> None:
     _say(f"{title}: {planned_line(len(planned.cells), planned.expected_s, planned.disk_mb)}; seed {planned.seed}")
 
 
-def _show_report(folders: Sequence[Path], out: Path) -> RunReport:
+def show_report(folders: Sequence[Path], out: Path) -> RunReport:
     """Render, and print the table, the notes and where the files are."""
     from mqtest import report
 

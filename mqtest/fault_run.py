@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ from mqtest.targets import TARGETS, Stand
 
 LOOK_S = 0.25
 """between two looks at who leads"""
+JOIN_S = 30.0
+"""at most, for the last look to be answered"""
 
 
 class Teller(Protocol):
@@ -131,16 +133,17 @@ def watching_leader(connect: Callable[[], Broker], teller: Teller) -> Iterator[N
     """Writes an event `leader` whenever place 0 is led by another node than before (None: by nobody), as seen every
     LOOK_S over a connection of its own."""
     ended = threading.Event()
+    broker = connect()
+    first = _leader(broker)
+    teller.event("leader", place=0, node=first)
 
     def look() -> None:
-        with closing(connect()) as broker:
-            before = _leader(broker)
-            teller.event("leader", place=0, node=before)
-            while not ended.wait(LOOK_S):
-                now = _leader(broker)
-                if now != before:
-                    teller.event("leader", place=0, node=now, before=before)
-                    before = now
+        before = first
+        while not ended.wait(LOOK_S):
+            now = _leader(broker)
+            if now != before:
+                teller.event("leader", place=0, node=now, before=before)
+                before = now
 
     thread = threading.Thread(target=look, daemon=True, name="leader")
     thread.start()
@@ -148,7 +151,8 @@ def watching_leader(connect: Callable[[], Broker], teller: Teller) -> Iterator[N
         yield
     finally:
         ended.set()
-        thread.join(30)
+        thread.join(JOIN_S)
+        broker.close()
 
 
 def _leader(broker: Broker) -> str | None:

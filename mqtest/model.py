@@ -77,6 +77,14 @@ class Order(StrEnum):
     NONE = "none"
 
 
+class Output(StrEnum):
+    """What a profile promises of a pipeline (read, transform, write): outputs for each input."""
+
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+    NONE = "none"
+
+
 class Consume(StrEnum):
     """When the consumers of a cell run."""
 
@@ -87,12 +95,13 @@ class Consume(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """What a profile promises. `survives` lists faults as `action:target` ("none" for no fault), a composed one
-    joined by `+`; acknowledged messages survive exactly those."""
+    joined by `+`; acknowledged messages survive exactly those. An action or target may be a pattern: `kill:*`."""
 
     survives: tuple[str, ...]
     duplicates: Duplicates
     order: Order
     source: str
+    output: Output = Output.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,8 @@ class Profile:
     promise: Promise
     settings: Mapping[str, Mapping[str, Value]]
     """table -> key -> value. Tables: `broker` (every node's configuration file), `topic` (topic configs or queue
-    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`)."""
+    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`; Kafka:
+    `feature`, levels that a cluster is formatted with)."""
 
     @property
     def path(self) -> str:
@@ -268,6 +278,10 @@ class Wiring:
     producer: Mapping[str, Value]
     consumer: Mapping[str, Value]
     topic_settings: Mapping[str, Value] = field(default_factory=dict)
+    access: Mapping[str, Value] = field(default_factory=dict, repr=False)
+    """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""
+    begins: Mapping[int, int] = field(default_factory=dict)
+    """log: place -> the first position that is the cell's own, 0 where absent; below it is what others wrote"""
 
 
 class Delivery(NamedTuple):
@@ -282,9 +296,13 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check says. `count` None: not measured. At most 20 `examples`, each one line."""
+    """What one check says. `count` None: not measured. `notes` say in sentences what the numbers mean, and which
+    settings allow it; at most 20 `examples`. Each of both is one line. `messages` has a few of those concerned, by
+    producer and seq: the first ones of runs of them."""
 
     check: str
     count: int | None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    messages: tuple[tuple[int, int], ...] = ()

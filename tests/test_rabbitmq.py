@@ -201,6 +201,20 @@ def test_leader_is_what_most_nodes_say_and_nobody_whom_they_do_not_see(apis: lis
     broker.close()
 
 
+def test_counts_are_the_leaders_and_a_stream_has_none(apis: list[Api]) -> None:
+    totals = {"messages_ready": 5, "messages_unacknowledged": 2}
+    stats = {"message_stats": {"publish": 9, "deliver_get": 4}}
+    apis[0].answers["queues/%2F/mqtest-0"] = {**queue(1), **totals, **stats}
+    broker = driver(apis)
+    assert broker.counts() == {"ready": 5, "unacked": 2, "published": 9, "delivered": 4}
+    apis[0].answers["queues/%2F/mqtest-0"] = {**queue(1), **totals}
+    assert broker.counts() == {"ready": 5, "unacked": 2, "published": 0, "delivered": 0}
+    broker.close()
+    stream = driver(apis, profile("stream"))
+    assert stream.counts() == {}
+    stream.close()
+
+
 def test_wiring_begins_with_the_leader(apis: list[Api]) -> None:
     for one in apis:
         one.answers["queues/%2F/mqtest-0"] = queue(2)
@@ -320,6 +334,9 @@ def stream_node(answers: list[bytes]) -> tuple[socket.socket, threading.Thread]:
                 (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
                 connection.recv(length, socket.MSG_WAITALL)
                 connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)  # a close with bytes unread would be a reset, now and then
+            while connection.recv(4096):
+                pass
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -80,6 +80,7 @@ class Words:
     master: int | None = 1
     in_sync: set[int] = field(default_factory=lambda: {1, 2, 3})
     dead: set[int] = field(default_factory=set)
+    controller_leads: bool = True
     elections: int = 0
     elections_in_vain: int = 0
     topic_on: set[int] = field(default_factory=lambda: {1, 2, 3})
@@ -90,7 +91,8 @@ class Words:
 
     def controller(self, asked: Asked) -> bytes | None:
         if asked.code == 1005:
-            return answer(asked, fields={"controllerLeaderAddress": f"{PREFIX}.10:{CONTROLLER_PORT}"})
+            leader = f"{PREFIX}.10:{CONTROLLER_PORT}" if self.controller_leads else ""
+            return answer(asked, fields={"controllerLeaderAddress": leader})
         if asked.code == 1002:
             self.master = self.routed = int(asked.fields["brokerId"])
             self.elections += 1
@@ -184,6 +186,17 @@ def test_nodes_are_awaited_one_by_one(scripted: Scripted) -> None:
         scripted.broker.await_nodes(0.2)
     scripted.words.dead, scripted.words.in_sync = set(), {1}
     scripted.broker.await_nodes(1)  # in sync comes later
+
+
+def test_controller_is_the_one_that_leads(scripted: Scripted) -> None:
+    assert scripted.broker.controller() == "rocketmq-ns-1"
+    scripted.words.controller_leads = False
+    assert scripted.broker.controller() is None
+    with pytest.raises(ClusterError, match="the controllers have no leader yet"):
+        scripted.broker.leader(0)
+    scripted.servers[0].close()
+    with pytest.raises(ClusterError):
+        scripted.broker.controller()
 
 
 def test_no_leader_while_there_is_no_master(scripted: Scripted) -> None:

@@ -18,7 +18,29 @@ from mqtest.model import Node, Profile, Wiring
 TOPIC = "mqtest"
 
 
-class Broker(Protocol):
+class Reachable(Protocol):
+    """What can be asked of any cluster that carries a cell, ours or not."""
+
+    def leader(self, place: int) -> str | None:
+        """Name of the node that leads the place (RabbitMQ classic: hosts it), or None while there is none."""
+
+    def remaining(self, positions: Mapping[int, int]) -> int:
+        """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
+        read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
+        where it keeps them, since the last start of the node, `published` and `delivered`. Log, and where nobody
+        tells: empty."""
+
+    def wiring(self) -> Wiring:
+        """What clients need."""
+
+    def close(self) -> None:
+        """Drop admin connections."""
+
+
+class Broker(Reachable, Protocol):
     """One running cluster of one cell. Constructed before the nodes answer; `await_nodes` comes first."""
 
     def await_nodes(self, timeout_s: float) -> None:
@@ -40,21 +62,9 @@ class Broker(Protocol):
         least every key of the profile's broker and topic tables. Raises SettingError, which names the setting,
         when one did not take on some node."""
 
-    def leader(self, place: int) -> str | None:
-        """Name of the node that leads the place (RabbitMQ classic: hosts it), or None while there is none."""
-
     def controller(self) -> str | None:
-        """Name of the node that leads the cluster's own metadata, where the broker can tell; else None."""
-
-    def remaining(self, positions: Mapping[int, int]) -> int:
-        """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
-        read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
-
-    def wiring(self) -> Wiring:
-        """What clients need."""
-
-    def close(self) -> None:
-        """Drop admin connections."""
+        """Name of the node that decides who leads (Kafka: the active KRaft controller; RocketMQ: the leading
+        controller). None while there is none, and for a broker that has none or does not tell."""
 
 
 class BrokerModule(Protocol):

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not mark what it exports again
@@ -28,10 +28,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 )
 
 from mqtest.brokers import TOPIC
-from mqtest.brokers.kafka_wire import View, features, view
+from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
+from mqtest.clients import library_settings
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
+
+T = TypeVar("T")
 
 NO_TARGETS: Sequence[str] = ()
 BRING_UP_S = 10.0
@@ -64,9 +67,11 @@ _log.addHandler(logging.NullHandler())
 
 
 def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
-    """MQTEST_NODES, and MQTEST_SETTINGS: the profile's `broker` table as lines of a properties file."""
+    """MQTEST_NODES; MQTEST_SETTINGS: the profile's `broker` table as lines of a properties file; MQTEST_FORMAT: its
+    `feature` table as arguments of the storage tool."""
     lines = [f"{key}={_line(key, value)}" for key, value in profile.settings.get("broker", {}).items()]
-    return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines)}
+    levels = [f"--feature {name}={level}" for name, level in profile.settings.get("feature", {}).items()]
+    return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines), "MQTEST_FORMAT": " ".join(levels)}
 
 
 def connect(profile: Profile, nodes: Sequence[Node], places: int) -> Kafka:
@@ -112,7 +117,7 @@ class Kafka:
         """The release in the name of the jar that the nodes run, as they read it back (the protocol itself has no
         word for it); where a node does not have it, the metadata version that the cluster has finalized."""
         with self._admin("read the version") as admin:
-            found = {self._describe(admin, ResourceType.BROKER, str(i)).get(RELEASE) for i in self._nodes}
+            found = {describe(admin, ResourceType.BROKER, str(i)).get(RELEASE) for i in self._nodes}
         if len(found) == 1 and (release := found.pop()) and release[0].isdigit():
             return release
         return f"metadata.version {self._features().get('metadata.version', 'unknown')}"
@@ -121,8 +126,8 @@ class Kafka:
         """`broker.…` and `topic.…`: the profile's keys and the decisive ones, as read back; `feature.…`: what the
         cluster has finalized. Raises SettingError for the first one that did not take on some node."""
         with self._admin("read the settings back") as admin:
-            nodes = {n.name: self._describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
-            topic = {f"topic {TOPIC}": self._describe(admin, ResourceType.TOPIC, TOPIC)}
+            nodes = {n.name: describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
+            topic = {f"topic {TOPIC}": describe(admin, ResourceType.TOPIC, TOPIC)}
         check_clients(self._profile)
         in_force: dict[str, str] = {}
         for table, found in (("broker", nodes), ("topic", topic)):
@@ -132,7 +137,7 @@ class Kafka:
                     check_taken(table, key, value, where, values)
             first = next(iter(found.values()))
             in_force |= {f"{table}.{key}": first.get(key) or "" for key in sorted({*asked, *DECISIVE[table]})}
-        return in_force | {f"feature.{name}": str(level) for name, level in sorted(self._features().items())}
+        return in_force | features_in_force(self._profile.settings.get("feature", {}), self._features())
 
     def leader(self, place: int) -> str | None:
         """The leader in the view with the highest leader epoch; None while that has none or no node answers."""
@@ -142,16 +147,19 @@ class Kafka:
         return node.name if node else None
 
     def controller(self) -> str | None:
-        """See Broker."""
-        return None
+        """The leader of the metadata quorum in the highest epoch that any node tells; None when none does."""
+        told = self._ask_all(quorum_leader).values()
+        node = self._nodes.get(max(told, key=lambda t: t[1])[0]) if told else None
+        return node.name if node else None
+
+    def counts(self) -> Mapping[str, int]:
+        """A log has none."""
+        return {}
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(TOPIC, place): latest for place in range(self._places)}
         with self._admin("read the end positions") as admin:
-            answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
-            ends = {p.partition: future.result(ADMIN_TIMEOUT_S + 1).offset for p, future in answers.items()}
+            ends = positions_of(admin, TOPIC, range(self._places), end=True)
         return sum(max(0, end - positions.get(place, -1) - 1) for place, end in ends.items())
 
     def wiring(self) -> Wiring:
@@ -181,17 +189,20 @@ class Kafka:
         return {key: text(value) for key, value in self._profile.settings.get("topic", {}).items()}
 
     def _views(self) -> Mapping[int, View]:
-        """Node id -> its view, of those that answer in time; all are asked at once."""
+        return self._ask_all(view)
 
-        def ask(node: Node) -> View | None:
+    def _ask_all(self, question: Callable[[str, int, float], T]) -> Mapping[int, T]:
+        """Node id -> its answer, of those that answer in time; all are asked at once."""
+
+        def ask(node: Node) -> T | None:
             try:
-                return view(node.address, PORT, VIEW_TIMEOUT_S)
+                return question(node.address, PORT, VIEW_TIMEOUT_S)
             except (OSError, ValueError):
                 return None
 
         with ThreadPoolExecutor(len(self._nodes)) as pool:
             answers = pool.map(ask, self._nodes.values())
-            return {i: v for i, v in zip(self._nodes, answers, strict=True) if v is not None}
+            return {i: a for i, a in zip(self._nodes, answers, strict=True) if a is not None}
 
     def _features(self) -> Mapping[str, int]:
         node = next(iter(self._nodes.values()))
@@ -235,22 +246,37 @@ class Kafka:
     @contextmanager
     def _admin(self, what: str) -> Iterator[AdminClient]:
         """A new AdminClient; a failed call in the block comes out as ClusterError."""
-        settings: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": ",".join(self._addresses()),
-            "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
-            "socket.connection.setup.timeout.ms": 2000,
-            "reconnect.backoff.max.ms": 500,
-        }
         try:
-            yield AdminClient(settings, logger=_log)
+            yield admin_client(self._addresses(), {})
         except (KafkaException, TimeoutError) as error:
             raise ClusterError(f"Kafka did not {what}: {error}") from error
 
-    def _describe(self, admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
-        """Every setting of one node or topic as it is in force; None: Kafka does not tell the value."""
-        resource = ConfigResource(kind, name)
-        future = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
-        return {key: entry.value for key, entry in future.result(ADMIN_TIMEOUT_S + 1).items()}
+
+def admin_client(addresses: Sequence[str], access: Mapping[str, Value]) -> AdminClient:
+    """A new AdminClient; raises KafkaException for settings that it does not take."""
+    settings: dict[str, str | int | float | bool] = {
+        **access,
+        "bootstrap.servers": ",".join(addresses),
+        "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
+        "socket.connection.setup.timeout.ms": 2000,
+        "reconnect.backoff.max.ms": 500,
+    }
+    return AdminClient(settings, logger=_log)
+
+
+def describe(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
+    """Every setting of one node or topic as it is in force; None: Kafka does not tell the value."""
+    resource = ConfigResource(kind, name)
+    future = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
+    return {key: entry.value for key, entry in future.result(ADMIN_TIMEOUT_S + 1).items()}
+
+
+def positions_of(admin: AdminClient, topic: str, places: Iterable[int], *, end: bool) -> dict[int, int]:
+    """Place -> its next position (`end`), or its first."""
+    spec = OffsetSpec.latest() if end else OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, place): spec for place in places}
+    answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+    return {p.partition: future.result(ADMIN_TIMEOUT_S + 1).offset for p, future in answers.items()}
 
 
 def check_clients(profile: Profile) -> None:
@@ -261,9 +287,18 @@ def check_clients(profile: Profile) -> None:
     )
     for table, kind, more in kinds:
         try:
-            kind({**profile.settings.get(table, {}), **more}, logger=_log)
+            kind({**library_settings(profile.settings.get(table, {})), **more}, logger=_log)
         except KafkaException as error:
             raise SettingError(f"{table}: the client library says {error.args[0].str()!r}") from error
+
+
+def features_in_force(asked: Mapping[str, Value], finalized: Mapping[str, int]) -> dict[str, str]:
+    """`feature.<name>` -> level; one that is not finalized is at level 0. Raises SettingError."""
+    levels = {**dict.fromkeys(asked, 0), **finalized}
+    for name, level in asked.items():
+        if levels[name] != level:
+            raise SettingError(f"feature.{name} = {level} did not take: the cluster has {levels[name]}")
+    return {f"feature.{name}": str(level) for name, level in sorted(levels.items())}
 
 
 def disagreement(views: Sequence[View]) -> str | None:

@@ -1,11 +1,13 @@
-"""Two questions to one Kafka node over a socket of our own: what do you know of the cluster, what can you do?
+"""Three questions to one Kafka node over a socket of our own: what do you know of the cluster, what can you do, who
+leads the metadata quorum?
 
 The client library asks whichever node it likes, and its answers leave out the leader epoch and the features. But
 after a partition an old leader goes on naming itself, with a full ISR, until it has caught up: only the views of all
 nodes side by side, and their epochs, show who leads and whether everybody knows. Rules: one question is one connection
 with one bound; what a node does not answer in time, or what cannot be parsed, is an OSError or a ValueError.
 
-Formats: kafka.apache.org/protocol, Metadata v8 (fixed-width fields) and ApiVersions v3 (compact fields and tags).
+Formats: kafka.apache.org/protocol, Metadata v8 (fixed-width fields), ApiVersions v3 and DescribeQuorum v0 (compact
+fields and tags).
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ T = TypeVar("T")
 
 _METADATA = 3
 _API_VERSIONS = 18
+_DESCRIBE_QUORUM = 55
+_METADATA_TOPIC = b"__cluster_metadata"
 _CLIENT = "mqtest"
 _LARGEST = 16 << 20
 _FINALIZED_FEATURES = 2  # tag in the ApiVersions response
@@ -56,6 +60,14 @@ def features(address: str, port: int, timeout_s: float) -> Mapping[str, int]:
     name = bytes([len(_CLIENT) + 1]) + _CLIENT.encode()
     body = b"\0" + name + name + b"\0"  # end of the flexible request header; software name, version; no tags
     return _parse(_ask(address, port, _API_VERSIONS, 3, body, timeout_s), _read_features)
+
+
+def quorum_leader(address: str, port: int, timeout_s: float) -> tuple[int, int]:
+    """(node id, epoch) of the leader of the metadata quorum, which is the active controller, by the word that one node
+    gets from it; raises OSError or ValueError, the latter also while there is none."""
+    topic = bytes([len(_METADATA_TOPIC) + 1]) + _METADATA_TOPIC
+    body = b"\0" + b"\2" + topic + b"\2" + struct.pack(">i", 0) + b"\0\0\0"  # tags; one topic, its one partition; tags
+    return _parse(_ask(address, port, _DESCRIBE_QUORUM, 0, body, timeout_s), _read_quorum_leader)
 
 
 def _ask(address: str, port: int, api: int, version: int, body: bytes, timeout_s: float) -> bytes:
@@ -171,6 +183,21 @@ def _read_features(cursor: _Cursor) -> Mapping[str, int]:
             cursor.number("h")  # lowest
             _skip_tags(cursor)
     return found
+
+
+def _read_quorum_leader(cursor: _Cursor) -> tuple[int, int]:
+    _skip_tags(cursor)  # of the header
+    error = cursor.number("h")
+    if error or cursor.varint() != 2:
+        raise ValueError(f"error {error} instead of the metadata quorum")
+    cursor.raw(cursor.varint() - 1)  # the topic's name
+    if cursor.varint() != 2:
+        raise ValueError("not the one partition that was asked for")
+    cursor.number("i")
+    error, leader, epoch = cursor.number("h"), cursor.number("i"), cursor.number("i")
+    if error or leader < 0:
+        raise ValueError(f"the metadata quorum has no leader (error {error})")
+    return leader, epoch
 
 
 def _skip_tags(cursor: _Cursor) -> None:

@@ -87,8 +87,15 @@ class MemoryBroker:
             return None
 
     def controller(self) -> str | None:
-        """See Broker."""
+        """See Broker: nobody is elected."""
         return None
+
+    def counts(self) -> Mapping[str, int]:
+        """See Broker."""
+        if self._profile.kind is Kind.LOG:
+            return {}
+        places = self._describe().places
+        return {"ready": sum(p.ready for p in places), "unacked": sum(p.unacked for p in places)}
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """See Broker."""

@@ -167,8 +167,19 @@ class RabbitmqBroker:
         return votes.most_common(1)[0][0] if votes else None
 
     def controller(self) -> str | None:
-        """See Broker."""
+        """See Broker: the leader of the metadata store is told by no API, only by a command on a node."""
         return None
+
+    def counts(self) -> Mapping[str, int]:
+        """See Broker. `published` and `delivered` come out of the statistics, which are up to 5 s old."""
+        found: Counter[str] = Counter()
+        for place, queue in enumerate(self._queues if self._type != "stream" else ()):
+            node = self._leading(place)
+            totals = self._ask(node, f"queues/%2F/{queue}?disable_stats=true&enable_queue_totals=true")
+            found.update(ready=int(totals["messages_ready"]), unacked=int(totals["messages_unacknowledged"]))
+            stats = self._ask(node, f"queues/%2F/{queue}").get("message_stats", {})
+            found.update(published=int(stats.get("publish", 0)), delivered=int(stats.get("deliver_get", 0)))
+        return dict(found)
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """See Broker."""
@@ -246,11 +257,15 @@ class RabbitmqBroker:
             if self._over_amqp(node, lambda link: link.serves_stream(queue, ASK_S))
         }
 
-    def _left(self, place: int, position: int) -> int:
+    def _leading(self, place: int) -> Node:
+        """The node that leads the place; raises ClusterError."""
         leader = self.leader(place)
         if leader is None:
             raise ClusterError(f"{self._queues[place]}: no leader, so nobody knows what is left")
-        node, queue = self._node(leader), self._queues[place]
+        return self._node(leader)
+
+    def _left(self, place: int, position: int) -> int:
+        node, queue = self._leading(place), self._queues[place]
         if self._type == "stream":
             return max(0, self._stats(node, queue)["committed_offset"] - position)
         ready = self._over_amqp(node, lambda link: link.depth(queue, ASK_S))

@@ -38,7 +38,7 @@ CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
 
 _CALL_S: Final = 2.0
-_WRITE_S: Final = 20.0
+WRITE_S: Final = 20.0
 """bound of a call that makes a young broker create files: seen to take over 2 s on a busy machine"""
 _READY_S: Final = 60.0
 _JOIN_S: Final = 15.0
@@ -48,7 +48,7 @@ _EPOCH_TOPIC: Final = "mqtest-first-epoch"
 _PLAIN_TOPIC: Final = {"perm": "6", "order": "false", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0"}
 _TOPIC_FIELDS: Final = ("perm", "order", "topicFilterType", "topicSysFlag")
 """Keys of a profile's `topic` table that are fields of a topic; every other one is an attribute (`message.type`)."""
-_TELLING: Final = (
+TELLING: Final = (
     "flushDiskType",
     "flushIntervalCommitLog",
     "allAckInSyncStateSet",
@@ -61,7 +61,6 @@ _TELLING: Final = (
     "slaveTimeout",
     "syncFlushTimeout",
 )
-"""Broker settings that every result states, asked for or not."""
 """Broker settings that every result states, asked for or not."""
 
 
@@ -133,19 +132,24 @@ class RocketMQ:
         except WaitTimeout as error:
             raise ClusterError(f"rocketmq: {error}; still missing: {seen[0]}") from error
 
-    def _ask_controller(self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"") -> Frame:
-        """One request to the leading controller; raises ClusterError."""
+    def _leading_controller(self) -> str | None:
+        """host:port of the controller that leads, by the first that answers; None: it knows none. Raises
+        ClusterError when none answers."""
         why = "no controller among the nodes"
         for node in self._coordinators:
-            address = f"{node.address}:{CONTROLLER_PORT}"
             try:
-                leader = self._call(address, Request.CONTROLLER_GET_METADATA).header.fields or {}
-                if not leader.get("controllerLeaderAddress"):
-                    raise ClusterError(f"{address}: the controllers have no leader yet")
-                return self._call(leader["controllerLeaderAddress"], code, fields, body)
+                told = self._call(f"{node.address}:{CONTROLLER_PORT}", Request.CONTROLLER_GET_METADATA).header.fields
+                return (told or {}).get("controllerLeaderAddress") or None
             except ClusterError as error:
                 why = str(error)
         raise ClusterError(why)
+
+    def _ask_controller(self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"") -> Frame:
+        """One request to the leading controller; raises ClusterError."""
+        leader = self._leading_controller()
+        if leader is None:
+            raise ClusterError("rocketmq: the controllers have no leader yet")
+        return self._call(leader, code, fields, body)
 
     def _replicas(self) -> Mapping[str, Any]:
         """The controller's view of the group: masterAddress, inSyncReplicas, notInSyncReplicas. Raises ClusterError."""
@@ -175,18 +179,14 @@ class RocketMQ:
         self._await("every broker to join the controller", missing, timeout_s)
 
     def create_places(self) -> None:
-        settings = self._profile.settings.get("topic", {})
-        fields = _PLAIN_TOPIC | {key: _plain(settings[key]) for key in _TOPIC_FIELDS if key in settings}
-        attributes = [f"+{key}={_plain(value)}" for key, value in settings.items() if key not in _TOPIC_FIELDS]
-        self._create_topic(TOPIC, self._places, {**fields, "attributes": ",".join(attributes)})
+        self._create_topic(TOPIC, self._places, topic_fields(self._profile.settings.get("topic", {})))
         if len(self._brokers) > 1:
             self._leave_first_epoch()
 
     def _create_topic(self, name: str, queues: int, fields: Mapping[str, str]) -> None:
-        counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
-        asked = {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
+        asked = topic_request(name, queues, fields)
         wait_until(  # a broker can be master by the controller's word before it listens
-            lambda: self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=_WRITE_S),
+            lambda: self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=WRITE_S),
             _READY_S,
             f"the master to take the topic {name}",
             swallow=(ClusterError,),
@@ -219,7 +219,7 @@ class RocketMQ:
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
         queue = {"topic": _EPOCH_TOPIC, "queueId": "0"}
         stored = self._position(self._master(), Request.GET_MAX_OFFSET, queue) + 1
-        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch ends here", _WRITE_S)
+        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch ends here", WRITE_S)
         in_sync = [replica["brokerAddress"] for replica in old["inSyncReplicas"]]
         wait_until(
             lambda: all(self._position(address, Request.GET_MAX_OFFSET, queue) >= stored for address in in_sync),
@@ -288,7 +288,7 @@ class RocketMQ:
             text = self._call(address, Request.GET_BROKER_CONFIG).body.decode()
             config = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
             _compare(node.name, asked, config)
-            seen |= {f"broker.{key}": config[key].strip() for key in (*_TELLING, *asked) if key in config}
+            seen |= {f"broker.{key}": config[key].strip() for key in (*TELLING, *asked) if key in config}
         topic = self._topic(self._master())
         attributes = topic.pop("attributes", None) or {}
         wanted: dict[str, Value] = {"readQueueNums": self._places, "writeQueueNums": self._places}
@@ -305,8 +305,11 @@ class RocketMQ:
         return node.name if node else None
 
     def controller(self) -> str | None:
-        """See Broker."""
-        return None
+        address = self._leading_controller()
+        return next((n.name for n in self._coordinators if f"{n.address}:{CONTROLLER_PORT}" == address), None)
+
+    def counts(self) -> Mapping[str, int]:
+        return {}  # a log
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         master, left = self._master(), 0
@@ -340,6 +343,19 @@ class RocketMQ:
         for link in self._links.values():
             link.close()
         self._links.clear()
+
+
+def topic_fields(settings: Mapping[str, Value]) -> Mapping[str, str]:
+    """A profile's `topic` table as fields of the request that makes the topic."""
+    fields = _PLAIN_TOPIC | {key: _plain(settings[key]) for key in _TOPIC_FIELDS if key in settings}
+    attributes = [f"+{key}={_plain(value)}" for key, value in settings.items() if key not in _TOPIC_FIELDS]
+    return {**fields, "attributes": ",".join(attributes)}
+
+
+def topic_request(name: str, queues: int, fields: Mapping[str, str]) -> Mapping[str, str]:
+    """All fields of UPDATE_AND_CREATE_TOPIC."""
+    counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
+    return {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
 
 
 def _compare(node: str, asked: Mapping[str, Value], config: Mapping[str, str]) -> None:

@@ -17,13 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from mqtest.errors import MqtestError, UsageError
-from mqtest.model import Delivery, Outcome, Wiring
+from mqtest.model import Delivery, Outcome, Value, Wiring
 
 OPEN_TIMEOUT_S = 5.0
 
 Settle = Callable[[int, Outcome, int, int], None]
 """settle(seq, outcome, offset, place): offset and place -1 where the broker did not say. May be called again for
 one seq when a late answer arrives; the ledger keeps the rule that UNKNOWN may become ACKED or DEGRADED."""
+
+
+OURS = "mqtest."
+"""settings that begin so are read by us, and never handed to a client library"""
 
 
 class ClientError(MqtestError):
@@ -56,7 +60,11 @@ class Producer(Protocol):
 
 
 class Consumer(Protocol):
-    """Receives messages, of all places unless it was opened for some."""
+    """Receives messages, of all places unless it was opened for some.
+
+    It may have `ends`: place -> last position before the end of the log as it was told, where there are positions that
+    are never delivered (Kafka transactions).
+    """
 
     @property
     def failed(self) -> str | None:
@@ -110,3 +118,8 @@ def client(name: str) -> Client:
         return cast("Client", importlib.import_module(CLIENTS[name]))
     except ImportError as error:
         raise UsageError(f"client {name!r} cannot be imported: {error}") from error
+
+
+def library_settings(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """The settings that the client library is to have."""
+    return {key: value for key, value in settings.items() if not key.startswith(OURS)}

@@ -54,6 +54,11 @@ def test_ready_by_the_brokers_own_word(rig: Rig) -> None:
     assert rig.cluster.exited() == {}
 
 
+def test_the_controller_is_a_node_of_the_cluster_where_it_can_be_told(rig: Rig) -> None:
+    controller = rig.broker.controller()
+    assert (controller in rig.names) == ("controller" not in rig.module.NO_TARGETS), controller
+
+
 def test_every_setting_is_read_back(rig: Rig) -> None:
     asked = {f"{table}.{key}" for table in ("broker", "topic") for key in rig.profile.settings.get(table, {})}
     assert asked - set(rig.broker.effective()) == set()
@@ -107,6 +112,10 @@ def test_consumer_gets_all_and_again_what_it_did_not_acknowledge(rig: Rig) -> No
     wait_until(lambda: rig.broker.remaining(positions) == 0, 10, "nothing to remain")
     second.close(5)
     assert rig.broker.remaining(positions) == 0
+    counts = rig.broker.counts()
+    assert {name: counts.get(name) for name in ("ready", "unacked")} == (
+        {"ready": 0, "unacked": 0} if rig.profile.kind is Kind.QUEUE else {"ready": None, "unacked": None}
+    )
 
 
 def _positions(deliveries: Sequence[Delivery]) -> Mapping[int, int]:
