@@ -305,10 +305,12 @@ class Delivery(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What one check says. `count` None: not measured. `notes` say in sentences what the numbers mean, and which
-    settings allow it; at most 20 `examples`. Each of both is one line."""
+    settings allow it; at most 20 `examples`. Each of both is one line. `messages` has a few of those concerned, by
+    producer and seq: the first ones of runs of them."""
 
     check: str
     count: int | None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    messages: tuple[tuple[int, int], ...] = ()

@@ -154,6 +154,7 @@ def leader(name: str | None) -> Mapping[str, Any]:
         ([], {}),
         ([alive("a", "b"), leader("a")], {}),
         ([alive("a", "b"), alive("a"), alive("a", "b")], {"went": ["b"]}),
+        ([alive("a"), alive(), alive("a")], {"nobody_answered": 1}),
         ([leader("a"), leader(None), leader("a")], {}),
         ([leader("a"), leader(None), leader("b")], {"leader_moves": 1}),
         ([{"t_ns": 1, "event": "client", "state": "failed"}], {"clients_failed": 1}),
