@@ -3,8 +3,8 @@
 Rules (design, section 5):
 - The runner's own producer (number RUNNER, with a sends folder of its own) gets one more message acknowledged in each
   place: the fence. It is the end of the audit, so that "nothing came for a while" is never an argument.
-- Log: each place is read from its first position through its fence. A log that starts above 0, by the broker's own
-  word, has lost its head to retention: incomplete.
+- Log: each place is read from its first position through its fence. A log that starts above 0 (in a topic that was
+  there before: above where the cell began), by the broker's own word, has lost its head to retention: incomplete.
 - Queue: all consumers are gone; read through the fence to depth 0 with nothing unacknowledged.
 - Every reader ends in an `audit` event with `complete` and, if not, why. Loss is judged only when all are complete.
 """
@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mqtest import body
-from mqtest.brokers import Broker
+from mqtest.brokers import Reachable
 from mqtest.clients import Client, ClientError, Producer, Reader
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.errors import WaitTimeout
 from mqtest.ledger import ReceiptsWriter, SendsWriter
 from mqtest.model import RUNNER, Kind, Outcome, Wiring
-from mqtest.workload.consumer import record
+from mqtest.workload.consumer import own, record
 
 _POLL_S = 0.2
 _SEND_S = 10.0
@@ -91,7 +91,7 @@ class RunnerProducer:
 
 def read_all(
     client: Client,
-    broker: Broker,
+    broker: Reachable,
     wiring: Wiring,
     fences: Mapping[int, int],
     folder: Path,
@@ -112,10 +112,11 @@ def read_all(
                 why = str(error)
                 continue
             try:
-                eaten = [f"place {p} starts at {first}" for p, first in reader.starts().items() if first > 0]
+                begins = wiring.begins
+                eaten = [f"place {p} starts at {n}" for p, n in reader.starts().items() if n > begins.get(p, 0)]
                 if eaten and wiring.kind is Kind.LOG:
                     return f"retention ate the head of the log: {', '.join(eaten)}"
-                why = _read(reader, broker, wiring.kind, fences, seen, ledger, run_number, epoch, deadline)
+                why = _read(reader, broker, wiring, fences, seen, ledger, run_number, epoch, deadline)
             finally:
                 reader.close(2.0)
             epoch += 1  # a reader that failed is replaced; positions that it read again are the same positions
@@ -126,8 +127,8 @@ def read_all(
 
 def _read(
     reader: Reader,
-    broker: Broker,
-    kind: Kind,
+    broker: Reachable,
+    wiring: Wiring,
     fences: Mapping[int, int],
     seen: dict[int, int],
     ledger: ReceiptsWriter,
@@ -140,11 +141,11 @@ def _read(
             return reader.failed
         arrived = reader.poll(_POLL_S)
         if arrived:
-            record(ledger, arrived, run_number, epoch, seen)
+            record(ledger, own(arrived, wiring.begins), run_number, epoch, seen)
             reader.ack()
             continue
         if all(seen.get(place, -1) >= seq for place, seq in fences.items()) and (
-            kind is Kind.LOG or broker.remaining({}) == 0
+            wiring.kind is Kind.LOG or broker.remaining({}) == 0
         ):
             return None
     missing = [str(p) for p, seq in fences.items() if seen.get(p, -1) < seq]

@@ -11,33 +11,29 @@ Rules:
 from __future__ import annotations
 
 import random
-import threading
-import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mqtest import host
-from mqtest.audit import RunnerProducer, read_all
 from mqtest.brokers import Broker, broker_module
 from mqtest.clients import client
-from mqtest.clock import NS_PER_S, now_ns, wait_until
+from mqtest.clock import NS_PER_S, now_ns
 from mqtest.cluster import Cluster
 from mqtest.errors import ClusterError, EngineError, LedgerError, MqtestError, WaitTimeout
-from mqtest.faults import FAULTS, TARGETS, Injection, inject
+from mqtest.fault_run import FaultRun, watching_leader
+from mqtest.journal import Journal
 from mqtest.judge import judge
-from mqtest.ledger import EventsWriter, write_cell
-from mqtest.model import RUNNER, Cell, Consume, Verdict, Wiring
+from mqtest.ledger import write_cell
+from mqtest.load import Load
+from mqtest.model import Cell, Verdict
 from mqtest.nodes import bring_up
-from mqtest.watch import Progress, Watch
-from mqtest.workload import Role, WorkerPlan
-from mqtest.workload.processes import Workers
-
-_LOOK_S = 0.1
-"""between two looks at the workers while a phase lasts"""
+from mqtest.schedule import timeline
+from mqtest.targets import Stand
+from mqtest.watch import Watch
 
 
 class CellRun:
@@ -48,14 +44,20 @@ class CellRun:
         self._cell = cell
         self._folder = folder
         self._keep = keep
-        self._watch = watch
-        self._run_number = zlib.crc32(f"{run_id}/{cell.id}".encode())
-        self._record: dict[str, Any] = _record(run_id, cell)
-        self._lock = threading.Lock()
+        self._record: dict[str, Any] = record(run_id, cell)
         for part in ("ledger", "logs"):
             (folder / part).mkdir(parents=True)
-        self._events = EventsWriter(folder / "ledger" / "events.jsonl")
-        self._workers = Workers(run_id, self._heard)
+        self._journal = Journal(folder, watch)
+        self._load = Load(
+            run=run_id,
+            run_number=zlib.crc32(f"{run_id}/{cell.id}".encode()),
+            cell_dir=folder,
+            library=client(cell.profile.client),
+            workload=cell.workload,
+            phases=cell.phases,
+            journal=self._journal,
+            watch=watch,
+        )
 
     def run(self) -> None:
         """Run it. A failure of the cell is recorded; EngineError and KeyboardInterrupt are recorded and raised."""
@@ -65,67 +67,64 @@ class CellRun:
             with ExitStack() as stack:
                 self._live(stack)
         except (EngineError, LedgerError) as error:
-            self._event("failed", why=str(error))
+            self.event("failed", why=str(error))
             raise
         except MqtestError as error:
-            self._event("failed", why=str(error))
-            self._watch.note(f"failed: {error}")
+            self.event("failed", why=str(error))
+            self._journal.note(f"failed: {error}")
         except KeyboardInterrupt:
             finished = False
-            self._event("failed", why="interrupted")
+            self.event("failed", why="interrupted")
             raise
         finally:
             self._record["finished"] = finished
             write_cell(self._folder, self._record)
-            self._events.close()
+            self._journal.close()
 
     # --- the phases
 
     def _live(self, stack: ExitStack) -> None:
         cell = self._cell
-        self._phase("up")
+        self.phase("up")
         cluster, broker = self._up(stack)
-        library = client(cell.profile.client)
-        wiring = broker.wiring()
-        folder = self._folder / "ledger" / f"sends.{RUNNER}"
-        runner = RunnerProducer(library, folder, self._run_number, cell.workload.size_bytes)
-        stack.callback(runner.close)
-        with self._stage("first ack"):
-            runner.acknowledge_one_each(wiring, 60.0, "a probe")
-        cluster.sync()
-        wiring = broker.wiring()
-        stack.callback(self._workers.close)
-        with self._stage("workers"):
-            self._start_workers(wiring)
-        self._load(cluster, broker)
-        self._drain(broker, wiring)
-        self._phase("audit")
-        fences = runner.acknowledge_one_each(broker.wiring(), cell.phases.audit_s, "the fence")
-        self._event("fences", places={str(p): s for p, s in fences.items()})
-        audit = self._folder / "ledger" / "audit.0"
-        why = read_all(library, broker, broker.wiring(), fences, audit, self._run_number, cell.phases.audit_s)
-        self._event("audit", reader=0, complete=why is None, why=why)
+        stack.callback(self._load.close)
+        with self._journal.stage("first ack"):
+            self._load.probe(broker.wiring())
+        if not cell.hasty:
+            cluster.sync()
+        with self._journal.stage("workers"):
+            self._load.start(broker.wiring())
+        self._run_load(cluster, broker)
+        self._load.drain(broker)
+        self.event("counts", when="drained", totals=dict(broker.counts()))
+        self._load.audit(broker)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
-        self._phase("down")
+        self.phase("down")
 
     def _up(self, stack: ExitStack) -> tuple[Cluster, Broker]:
         cell = self._cell
-        with self._stage("containers"):
-            cluster = bring_up(cell, self._run_id, self._folder, self._watch.note)
+        with self._journal.stage("containers"):
+            cluster = bring_up(cell, self._run_id, self._folder, self._journal.note)
         stack.callback(self._down, cluster)
         self._record["image"] = dict(cluster.image)
-        broker = broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places)
+        broker = self._connect(cluster)
         stack.callback(broker.close)
-        with self._stage("nodes"):
+        with self._journal.stage("nodes"):
             self._await_nodes(cluster, broker)
-        with self._stage("places"):
+        with self._journal.stage("places"):
             broker.create_places()
+            if cell.workload.transformers:
+                broker.create_output()  # type: ignore[attr-defined]  # scenario.py admits only brokers that have it
             broker.await_ready(cell.phases.up_s)
-        with self._stage("settings"):
+        with self._journal.stage("settings"):
             self._record["versions"] = {"broker": broker.version(), **host.client_versions()}
             self._record["effective"] = dict(broker.effective())
         write_cell(self._folder, self._record)
         return cluster, broker
+
+    def _connect(self, cluster: Cluster) -> Broker:
+        cell = self._cell
+        return broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places)
 
     def _await_nodes(self, cluster: Cluster, broker: Broker) -> None:
         """A node that exits while it starts ends the wait; its last words are in the error."""
@@ -141,50 +140,38 @@ class CellRun:
                 if now_ns() > deadline:
                     raise
 
-    def _load(self, cluster: Cluster, broker: Broker) -> None:
+    def _run_load(self, cluster: Cluster, broker: Broker) -> None:
         phases = self._cell.phases
-        if self._cell.workload.consume is Consume.LIVE:
-            self._workers.go(Role.CONSUMER)
-        self._phase("warm-up")
-        self._workers.go(Role.PRODUCER)
-        self._last(phases.warm_up_s)
-        self._phase("steady")
+        self._load.go()
+        self.last(phases.warm_up_s)
+        self.phase("steady")
         if phases.sync_before_fault_s is None:
-            self._last(phases.steady_s)
+            self.last(phases.steady_s)
         else:
-            self._last(phases.steady_s - phases.sync_before_fault_s)
+            self.last(phases.steady_s - phases.sync_before_fault_s)
             cluster.sync()
-            self._event("synced")
-            self._last(phases.sync_before_fault_s)
-        if self._cell.fault.action == "none":
-            self._last(phases.hold_s + phases.after_s)
+            self.event("synced")
+            self.last(phases.sync_before_fault_s)
+        if not self._cell.fault.groups:
+            self.last(phases.hold_s + phases.after_s)
             return
         self._fault(cluster, broker)
-        self._phase("after")
-        self._last(phases.after_s)
+        self.phase("after")
+        self.last(phases.after_s)
 
     def _fault(self, cluster: Cluster, broker: Broker) -> None:
         cell = self._cell
-        action = FAULTS[cell.fault.action]
-        names = TARGETS[cell.fault.target](cluster, broker, random.Random(cell.seed))
-        before = broker.leader(0)
-        says = {"action": cell.fault.action, "target": list(names)}
-        self._phase("fault")
-        self._event("fault", step="inject", **says)
-        with inject(action, cluster, names) as injection:
-            self._event("fault", step="injected", **says, evidence=injection.evidence, detail=injection.detail)
-            self._last(cell.phases.hold_s)
-            self._phase("heal")
-            self._event("fault", step="heal", **says)
-            injection.heal()
-        self._phase("recover")
-        healed_ns = now_ns()
-        self._recover(cluster, broker, injection)
-        self._event("fault", step="healed", t_ns=healed_ns, **says, evidence=injection.prove())
-        after = broker.leader(0)
-        self._event("leader", before=before, after=after, moved=before != after)
+        stand = Stand(
+            cluster=cluster,
+            broker=broker,
+            workers=self._load.workers,
+            rng=random.Random(cell.seed),
+            await_ready=lambda: self._recover(cluster, broker),
+        )
+        with watching_leader(lambda: self._connect(cluster), self):
+            FaultRun(stand, self, cell.fault, cell.phases.hold_s, cell.settings).run()
 
-    def _recover(self, cluster: Cluster, broker: Broker, injection: Injection) -> None:
+    def _recover(self, cluster: Cluster, broker: Broker) -> None:
         deadline = now_ns() + int(self._cell.phases.recover_s * NS_PER_S)
         why = ""
         while now_ns() < deadline:
@@ -196,53 +183,22 @@ class CellRun:
                 broker.await_ready(5.0)
             except (WaitTimeout, ClusterError) as error:
                 why = str(error)
-                self._look()
+                self._load.look()
                 continue
-            self._event("recovered", stage="ready")
             return
         broken = cluster.whole()
         why = f"not in sync again within {self._cell.phases.recover_s:g} s of the heal: {why}"
         if broken is None:
-            self._event("dead", nodes=list(injection.names), why=why)
+            self.event("dead", nodes=sorted(gone), why=why)
         raise ClusterError(f"{why} ({broken})" if broken else why)
-
-    def _drain(self, broker: Broker, wiring: Wiring) -> None:
-        phases = self._cell.phases
-        self._phase("drain")
-        self._workers.stop(Role.PRODUCER)
-        self._workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
-        if not self._cell.workload.consumers:
-            return
-        if self._cell.workload.consume is Consume.AFTER_HEAL:
-            self._workers.start(self._plans(Role.CONSUMER, broker.wiring()))
-            self._workers.go(Role.CONSUMER)
-        why = "everything consumed"
-
-        def drained() -> bool:
-            self._look()
-            return broker.remaining(self._workers.positions()) == 0
-
-        try:
-            wait_until(
-                drained,
-                phases.drain_s,
-                "the consumers to take everything",
-                poll_s=0.2,
-                swallow=(ClusterError,),
-            )
-        except WaitTimeout as error:
-            why = str(error)
-        self._event("drained", why=why)
-        self._workers.stop(Role.CONSUMER)
-        self._workers.wait_done(Role.CONSUMER, 20.0)
 
     def _down(self, cluster: Cluster) -> None:
         cluster.save_logs(self._folder / "logs")
         if self._keep and judge(self._folder).verdict not in (Verdict.KEPT, Verdict.LOST_AS_DOCUMENTED):
             addresses = ", ".join(f"{n.name} {n.address}" for n in cluster.nodes)
-            self._watch.note(f"left up: {addresses}; `mqtest down` removes it")
+            self._journal.note(f"left up: {addresses}; `mqtest down` removes it")
             return
-        with self._stage("down"):
+        with self._journal.stage("down"):
             cluster.down()
 
     def _last_words(self, cluster: Cluster, gone: Mapping[str, int]) -> str:
@@ -256,75 +212,22 @@ class CellRun:
             words.append(f"{name} exit code {code}: {blamed(log) or _telling(log)}")
         return "; ".join(words)
 
-    # --- the workers
+    # --- what a fault needs of the cell
 
-    def _start_workers(self, wiring: Wiring) -> None:
-        plans = self._plans(Role.PRODUCER, wiring)
-        if self._cell.workload.consume is Consume.LIVE:
-            plans += self._plans(Role.CONSUMER, wiring)
-        self._workers.start(plans)
+    def event(self, event: str, **fields: Any) -> None:
+        """See Teller."""
+        self._journal.event(event, **fields)
 
-    def _plans(self, role: Role, wiring: Wiring) -> list[WorkerPlan]:
-        load = self._cell.workload
-        folder = "sends" if role is Role.PRODUCER else "receipts"
-        return [
-            WorkerPlan(
-                role=role,
-                number=number,
-                run_number=self._run_number,
-                wiring=wiring,
-                workload=load,
-                folder=str(self._folder / "ledger" / f"{folder}.{number}"),
-                settle_s=self._cell.phases.settle_s,
-            )
-            for number in range(load.producers if role is Role.PRODUCER else load.consumers)
-        ]
+    def phase(self, name: str) -> None:
+        """See Teller."""
+        self._journal.phase(name)
 
-    def _last(self, seconds: float) -> None:
-        """Let a phase last, and look at the workers meanwhile."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._look()
-            time.sleep(min(_LOOK_S, left))
-
-    def _look(self) -> None:
-        workers = self._workers
-        workers.check()
-        acked_ns = workers.last_ack_ns()
-        progress = Progress(
-            sent=workers.total("sent"),
-            acked=workers.total("acked"),
-            unknown=workers.total("unknown"),
-            refused=workers.total("refused"),
-            skipped=workers.total("skipped"),
-            delivered=workers.total("delivered"),
-            last_ack_age_s=(now_ns() - acked_ns) / NS_PER_S if acked_ns else None,
-            rate_asked=self._cell.workload.rate_per_s,
-        )
-        self._watch.progress(progress)
-
-    # --- the record
-
-    def _heard(self, said: dict[str, Any]) -> None:
-        self._event(said.pop("event"), **said)
-
-    def _event(self, event: str, **fields: Any) -> None:
-        with self._lock:
-            self._events.write(event, **fields)
-
-    def _phase(self, name: str) -> None:
-        self._event("phase", name=name)
-        self._watch.phase(name)
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        """How long a step outside the phases takes."""
-        began = time.monotonic()
-        yield
-        self._event("stage", name=name, seconds=round(time.monotonic() - began, 3))
+    def last(self, seconds: float) -> None:
+        """See Teller."""
+        self._load.last(seconds)
 
 
-def _record(run_id: str, cell: Cell) -> dict[str, Any]:
+def record(run_id: str, cell: Cell) -> dict[str, Any]:
     """What cell.json says before the cell begins."""
     profile = cell.profile
     return {
@@ -337,6 +240,8 @@ def _record(run_id: str, cell: Cell) -> dict[str, Any]:
         "acknowledged": profile.acknowledged,
         "promise": asdict(profile.promise),
         "fault": str(cell.fault),
+        "groups": [[str(step) for step in group] for group in cell.fault.groups],
+        "schedule": list(timeline(cell.fault, cell.phases.hold_s)),
         "target": cell.fault.target,
         "must_lose": cell.must_lose,
         "repeat": cell.repeat,
@@ -347,6 +252,9 @@ def _record(run_id: str, cell: Cell) -> dict[str, Any]:
         "disk_mb": cell.disk_mb,
         "workload": asdict(cell.workload),
         "phases": asdict(cell.phases),
+        "hasty": cell.hasty,
+        "varied": dict(cell.varied),
+        "fault_settings": {action: dict(numbers) for action, numbers in cell.settings.items()},
         "settings": {table: dict(keys) for table, keys in profile.settings.items() if keys},
         "effective": {},
         "versions": {"broker": None},

@@ -11,21 +11,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mqtest import checks_delivery, checks_time
+from mqtest import (
+    checks_consumers,
+    checks_divergence,
+    checks_duplicates,
+    checks_incidents,
+    checks_loss,
+    checks_order,
+    checks_outcomes,
+    checks_recovery,
+    checks_time,
+)
 from mqtest.history import History
 from mqtest.model import Finding
 
 CHECKS: Mapping[str, Callable[[History], Finding]] = {
-    "outcomes": checks_delivery.outcomes,
-    "loss": checks_delivery.loss,
-    "unconfirmed": checks_delivery.unconfirmed,
-    "phantom": checks_delivery.phantom,
-    "strangers": checks_delivery.strangers,
-    "stored-twice": checks_delivery.stored_twice,
-    "redelivered": checks_delivery.redelivered,
-    "reordered": checks_delivery.reordered,
-    "divergence": checks_delivery.divergence,
-    "unavailability": checks_time.unavailability,
+    "outcomes": checks_outcomes.outcomes,
+    "loss": checks_loss.loss,
+    "unconfirmed": checks_outcomes.unconfirmed,
+    "phantom": checks_outcomes.phantom,
+    "strangers": checks_outcomes.strangers,
+    "stored-twice": checks_duplicates.stored_twice,
+    "redelivered": checks_duplicates.redelivered,
+    "reordered": checks_order.reordered,
+    "divergence": checks_divergence.divergence,
+    "skipped-by-consumer": checks_consumers.skipped_by_consumer,
+    "committed": checks_consumers.committed,
+    "conservation": checks_consumers.conservation,
+    "unavailability": checks_recovery.unavailability,
+    "recovery": checks_recovery.recovery,
+    "incidents": checks_incidents.incidents,
+    "dead": checks_recovery.dead,
     "throughput": checks_time.throughput,
     "latency": checks_time.latency,
 }

@@ -21,6 +21,7 @@ import click
 from rich.console import Console
 
 from mqtest import __version__
+from mqtest.cli_attach import attach
 from mqtest.errors import MqtestError, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,14 @@ def cli() -> None:
 @click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Repeat each cell N times.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the run, instead of the scenario's.")
 @click.option("--resume", type=_FOLDER, metavar="RUN_DIR", help="Finish a stopped run; finished cells stay.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option(
+    "--set",
+    "assign",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value of the scenario or a setting; repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan, with the timeline of each schedule, and stop.")
 @click.option(
     "--shard", metavar="I/N", callback=lambda _c, _p, value: _shard(value), help="Every N-th cell from the I-th."
 )
@@ -102,6 +110,7 @@ def run(
     repeat: int | None,
     seed: int | None,
     resume: Path | None,
+    assign: tuple[str, ...],
     dry_run: bool,
     shard: tuple[int, int] | None,
     keep: bool,
@@ -117,19 +126,20 @@ def run(
     Examples:
       mqtest run first-look
       mqtest run durability --only 'kafka/*/power-cut:*' --repeat 3
+      mqtest run chaos --set schedule.chaos.lasts_s=1800
       mqtest run my/scenario.toml --dry-run
       mqtest run durability --shard 2/4        the second of four machines; merge with `mqtest report`
     """
-    from mqtest import plan
+    from mqtest import axes, plan
     from mqtest import resume as resuming
     from mqtest import scenario as scenarios
 
-    loaded = scenarios.load(scenarios.locate(scenario))
+    loaded = scenarios.load(scenarios.locate(scenario), dict(axes.parse(text) for text in assign))
     if resume is not None:
         seed = resuming.seed_of(resume) if seed is None else seed
     planned = plan.plan(loaded, only=only, repeat=repeat, seed=seed, shard=shard)
     if resume is not None:
-        resuming.refuse_another_plan(resume, loaded.text, [cell.id for cell in planned.cells])
+        resuming.refuse_another_plan(resume, loaded, [cell.id for cell in planned.cells])
     if dry_run:
         _show_plan(loaded.title, planned)
         return 0
@@ -142,11 +152,11 @@ def run(
     except BaseException as error:  # whatever ended it: the cells that finished are in the report
         watch.run_ended()
         if watch.run_dir is not None:
-            _show_report([watch.run_dir], watch.run_dir)
+            show_report([watch.run_dir], watch.run_dir)
             if isinstance(error, KeyboardInterrupt):
                 _say(f"mqtest: interrupted; finish it with: {resuming.command(context.params, watch.run_dir)}")
         raise
-    return _show_report([run_dir], run_dir).exit_code
+    return show_report([run_dir], run_dir).exit_code
 
 
 @cli.command(short_help="Judge a run again, without Docker; show what differs.")
@@ -183,7 +193,7 @@ def report_command(folders: tuple[Path, ...], out: Path | None) -> int:
       mqtest report shard-1 shard-2 shard-3 --out whole
     """
     default = folders[0] if len(folders) == 1 else folders[0].resolve().parent / "merged"
-    return _show_report(folders, out or default).exit_code
+    return show_report(folders, out or default).exit_code
 
 
 @cli.command("list", short_help="Show what there is to choose from.")
@@ -207,6 +217,9 @@ def doctor(power_cut: bool) -> int:
 
     _out().print(examiner.render(examiner.examine(power_cut=power_cut, progress=_say)))
     return 0
+
+
+cli.add_command(attach)
 
 
 @cli.command(short_help="Leave a cluster running to play with.")
@@ -290,13 +303,17 @@ def version() -> int:
 
 def _show_plan(title: str, planned: Plan) -> None:
     from mqtest.live import planned_line
+    from mqtest.schedule import timeline
 
     for cell in planned.cells:
         click.echo(f"{cell.id}  {cell.profile.path} under {cell.fault}, repeat {cell.repeat}")
+        if len(cell.fault.steps) > 1:
+            for line in timeline(cell.fault, cell.phases.hold_s):
+                click.echo(f"    {line}")
     _say(f"{title}: {planned_line(len(planned.cells), planned.expected_s, planned.disk_mb)}; seed {planned.seed}")
 
 
-def _show_report(folders: Sequence[Path], out: Path) -> RunReport:
+def show_report(folders: Sequence[Path], out: Path) -> RunReport:
     """Render, and print the table, the notes and where the files are."""
     from mqtest import report
 

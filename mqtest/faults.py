@@ -1,82 +1,177 @@
-"""What can be done to a cluster, and to whom: actions and targets as functions, the tables at the foot.
+"""What can be done to a cluster and to our own workers: the actions as functions, the table at the foot.
 
 Rules:
 - An action is a do, an undo, and the evidence that it bit. Undo is registered before do runs, is idempotent, and runs
   on every way out, so an interrupted cell is healed.
 - Evidence is what the cluster shows, never what we asked for. Where it shows only afterwards (forgotten bytes, dropped
   packets), `proof` fetches it after the heal. No evidence at all: the fault did not bite, and the cell is `invalid`.
-- A target is resolved once, right before the injection.
+- All that an action works with stands in its Hit. Whom it hits is decided in targets.py, when in schedule.py.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mqtest.brokers import Broker
-from mqtest.cluster import Cluster, Evidence
-from mqtest.errors import ClusterError, UsageError
-from mqtest.model import Fault
-from mqtest.toml import unknown
-
-Names = Sequence[str]
+from mqtest.cluster import HOST, Evidence
+from mqtest.model import Value
+from mqtest.targets import WORKERS, Names, Stand
 
 
-def _nothing(_cluster: Cluster, _names: Names) -> Evidence:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One action on those that it hits."""
+
+    stand: Stand
+    target: str
+    names: tuple[str, ...]
+    settings: Mapping[str, Value]
+    """of the action, the scenario's over the defaults"""
+    tag: str
+    """tells it from others of the same kind that are in force at the same time"""
+
+
+Act = Callable[[Hit], Evidence]
+
+
+def _kill(hit: Hit) -> Evidence:
+    if hit.target in WORKERS:
+        return hit.stand.workers.crash(WORKERS[hit.target])
+    return hit.stand.cluster.kill(hit.names)
+
+
+def _stop(hit: Hit) -> Evidence:
+    return hit.stand.cluster.stop(hit.names)
+
+
+def _pause(hit: Hit) -> Evidence:
+    return hit.stand.cluster.pause(hit.names)
+
+
+def _cut_power(hit: Hit) -> Evidence:
+    return hit.stand.cluster.cut_power(hit.names)
+
+
+def _partition(hit: Hit) -> Evidence:
+    return hit.stand.cluster.isolate(hit.names, _others(hit), tag=hit.tag)
+
+
+def _partition_one_way(hit: Hit) -> Evidence:
+    direction = str(hit.settings["direction"])
+    return hit.stand.cluster.isolate(hit.names, _others(hit), direction=direction, tag=hit.tag)
+
+
+def _partition_clients(hit: Hit) -> Evidence:
+    return hit.stand.cluster.isolate(hit.names, [HOST], tag=hit.tag)
+
+
+def _lose_packets(hit: Hit) -> Evidence:
+    return hit.stand.cluster.lose_packets(hit.names, float(hit.settings["percent"]), hit.tag)
+
+
+def _fill_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.fill_disk(hit.names)
+
+
+def _fail_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.fail_disk(hit.names)
+
+
+def _stall_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.stall_disk(hit.names)
+
+
+def _slow_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.slow_disk(hit.names, float(hit.settings["stalled_ms"]), float(hit.settings["free_ms"]))
+
+
+def _restart(hit: Hit) -> Evidence:
+    stopped = hit.stand.cluster.stop(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stopped
+
+
+def _restart_in_turn(hit: Hit) -> Evidence:
+    """Each only once the one before is back in sync, as a careful operator upgrades."""
+    codes: dict[str, int] = {}
+    for name in hit.names:
+        codes |= hit.stand.cluster.stop([name]).get("exit_code", {})
+        hit.stand.cluster.start([name])
+        hit.stand.await_ready()
+    return {"exit_code": codes} if codes else {}
+
+
+def _start(hit: Hit) -> Evidence:
+    if hit.target in WORKERS:
+        hit.stand.workers.revive(WORKERS[hit.target])
+    else:
+        hit.stand.cluster.start(hit.names)
     return {}
 
 
-def _kill(cluster: Cluster, names: Names) -> Evidence:
-    return cluster.kill(names)
-
-
-def _stop(cluster: Cluster, names: Names) -> Evidence:
-    return cluster.stop(names)
-
-
-def _pause(cluster: Cluster, names: Names) -> Evidence:
-    return cluster.pause(names)
-
-
-def _cut_power(cluster: Cluster, names: Names) -> Evidence:
-    return cluster.cut_power(names)
-
-
-def _partition(cluster: Cluster, names: Names) -> Evidence:
-    return cluster.isolate(names, [n.name for n in cluster.nodes if n.name not in names])
-
-
-def _start(cluster: Cluster, names: Names) -> Evidence:
-    cluster.start(names)
+def _unpause(hit: Hit) -> Evidence:
+    hit.stand.cluster.unpause(hit.names)
     return {}
 
 
-def _unpause(cluster: Cluster, names: Names) -> Evidence:
-    cluster.unpause(names)
-    return {}
+def _rejoin(hit: Hit) -> Evidence:
+    return hit.stand.cluster.rejoin(hit.tag)
 
 
-def _rejoin(cluster: Cluster, _names: Names) -> Evidence:
-    return cluster.rejoin()
+def _keep_packets(hit: Hit) -> Evidence:
+    return hit.stand.cluster.keep_packets(hit.tag)
 
 
-def _forgotten(cluster: Cluster, names: Names) -> Evidence:
-    return cluster.forgotten(names)
+def _free_disk(hit: Hit) -> Evidence:
+    """Space first, then the nodes that ended for want of it."""
+    freed = hit.stand.cluster.free_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return freed
+
+
+def _replace_disk(hit: Hit) -> Evidence:
+    """A filesystem that failed comes back only when it is mounted anew."""
+    killed = hit.stand.cluster.kill(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return killed
+
+
+def _thaw_disk(hit: Hit) -> Evidence:
+    stalled = hit.stand.cluster.thaw_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stalled
+
+
+def _unslow_disk(hit: Hit) -> Evidence:
+    stalled = hit.stand.cluster.unslow_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stalled
+
+
+def _forgotten(hit: Hit) -> Evidence:
+    return hit.stand.cluster.forgotten(hit.names)
+
+
+def _others(hit: Hit) -> Names:
+    return [node.name for node in hit.stand.cluster.nodes if node.name not in hit.names]
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One row of the table. `proven_by` says which step's result is the evidence."""
+    """One row of the table."""
 
     about: str
     targets: tuple[str, ...]
-    do: Callable[[Cluster, Names], Evidence]
-    undo: Callable[[Cluster, Names], Evidence]
-    proof: Callable[[Cluster, Names], Evidence] | None = None
+    do: Act
+    undo: Act
+    proof: Act | None = None
     """fetched after undo; then neither do nor undo is evidence by itself"""
     proven_by_undo: bool = False
+    held: bool = True
+    """False: over when do returns, unless a step says `for_s`"""
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    """its numbers, with their defaults; a scenario overrides them in `[settings.<action>]`"""
 
 
 @dataclass(slots=True)
@@ -84,8 +179,7 @@ class Injection:
     """A fault that is in force. `detail` is what do said; `evidence` what proves the bite so far."""
 
     action: Action
-    names: tuple[str, ...]
-    cluster: Cluster
+    hit: Hit
     detail: Evidence = field(default_factory=dict)
     evidence: Evidence = field(default_factory=dict)
     healed: bool = False
@@ -94,7 +188,7 @@ class Injection:
         """Undo, once."""
         if self.healed:
             return
-        undone = self.action.undo(self.cluster, self.names)
+        undone = self.action.undo(self.hit)
         self.healed = True
         if self.action.proven_by_undo:
             self.evidence = undone
@@ -102,16 +196,16 @@ class Injection:
     def prove(self) -> Evidence:
         """The evidence, fetched now where it shows only after the heal."""
         if self.action.proof is not None:
-            self.evidence = self.action.proof(self.cluster, self.names)
+            self.evidence = self.action.proof(self.hit)
         return self.evidence
 
 
 @contextmanager
-def inject(action: Action, cluster: Cluster, names: Names) -> Iterator[Injection]:
+def inject(action: Action, hit: Hit) -> Iterator[Injection]:
     """Do the action; undo it on every way out. Raises ClusterError or EngineError."""
-    injection = Injection(action, tuple(names), cluster)
+    injection = Injection(action, hit)
     try:
-        injection.detail = action.do(cluster, names)
+        injection.detail = action.do(hit)
         if action.proof is None and not action.proven_by_undo:
             injection.evidence = injection.detail
         yield injection
@@ -119,52 +213,60 @@ def inject(action: Action, cluster: Cluster, names: Names) -> Iterator[Injection
         injection.heal()
 
 
-def _leader(cluster: Cluster, broker: Broker, _rng: random.Random) -> Names:
-    leader = broker.leader(0)
-    if leader is None:
-        raise ClusterError("place 0 has no leader to hit")
-    return [leader]
-
-
-def _one(cluster: Cluster, _broker: Broker, rng: random.Random) -> Names:
-    return [rng.choice([n.name for n in cluster.nodes if n.role == "broker"])]
-
-
-def _all(cluster: Cluster, _broker: Broker, _rng: random.Random) -> Names:
-    return [n.name for n in cluster.nodes]
-
-
-Target = Callable[[Cluster, Broker, random.Random], Names]
-
-TARGETS: Mapping[str, Target] = {
-    "leader": _leader,  # of place 0
-    "one": _one,  # any broker, by the cell's seed
-    "all": _all,  # every container, name servers and controllers included
-}
-
-_NODES = ("leader", "one", "all")
+_NODES = ("leader", "follower", "controller", "one", "other", "same", "minority", "majority", "random", "all")
+_PARTS = tuple(target for target in _NODES if target != "all")
+"""whoever is cut off needs somebody to be cut off from"""
 
 FAULTS: Mapping[str, Action] = {
-    "none": Action("no fault: the control cell", (), _nothing, _nothing),
-    "kill": Action("SIGKILL of the broker process, all hit nodes at once", _NODES, _kill, _start),
+    "kill": Action(
+        "SIGKILL of the broker process, or of our own workers, all at once", (*_NODES, *WORKERS), _kill, _start
+    ),
     "stop": Action("orderly stop: SIGTERM, with a grace", _NODES, _stop, _start),
     "pause": Action("every process of the node frozen (cgroup freezer)", _NODES, _pause, _unpause),
     "power-cut": Action(
-        "silence, death and a disk that forgets what was not fsynced", _NODES, _cut_power, _start, proof=_forgotten
+        "silence, a disk that forgets what was not fsynced, and death", _NODES, _cut_power, _start, proof=_forgotten
     ),
-    "partition": Action(
-        "cut from its peers, clients stay attached", ("leader", "one"), _partition, _rejoin, proven_by_undo=True
+    "restart": Action("orderly stop and start at once", _NODES, _restart, _start, held=False),
+    "rolling-restart": Action(
+        "each hit node in turn stopped, started and awaited, as in an upgrade",
+        _NODES,
+        _restart_in_turn,
+        _start,
+        held=False,
+    ),
+    "partition": Action("cut from its peers, clients stay attached", _PARTS, _partition, _rejoin, proven_by_undo=True),
+    "partition-one-way": Action(
+        "one direction between it and its peers cut: `in` what they send, or `out` what it sends",
+        _PARTS,
+        _partition_one_way,
+        _rejoin,
+        proven_by_undo=True,
+        settings={"direction": "in"},
+    ),
+    "partition-clients": Action(
+        "cut from the clients, its peers stay attached", _NODES, _partition_clients, _rejoin, proven_by_undo=True
+    ),
+    "packet-loss": Action(
+        "packets lost at random, in and out, whoever the other side is",
+        _NODES,
+        _lose_packets,
+        _keep_packets,
+        proven_by_undo=True,
+        settings={"percent": 20.0},
+    ),
+    "disk-full": Action("no space left on the disk of the node", _NODES, _fill_disk, _free_disk),
+    "disk-failing": Action(
+        "every access to the disk is an I/O error; healed by SIGKILL and start", _NODES, _fail_disk, _replace_disk
+    ),
+    "disk-stalled": Action(
+        "the disk is flushed, then every write waits", _NODES, _stall_disk, _thaw_disk, proven_by_undo=True
+    ),
+    "disk-slow": Action(
+        "the disk stands still and works in turn, flushed each time",
+        _NODES,
+        _slow_disk,
+        _unslow_disk,
+        proven_by_undo=True,
+        settings={"stalled_ms": 80.0, "free_ms": 20.0},
     ),
 }
-
-
-def parse_fault(text: str, where: str) -> Fault:
-    """`action:target` or `none` → Fault; raises UsageError that begins with `where` (file and key)."""
-    action, _, target = text.partition(":")
-    if action not in FAULTS:
-        raise UsageError(f"{where}: {unknown('fault', action, list(FAULTS))}")
-    allowed = FAULTS[action].targets
-    if target not in allowed and (allowed or target):
-        choices = ", ".join(f"{action}:{t}" for t in allowed) or action
-        raise UsageError(f"{where}: fault {text!r} cannot have the target {target!r}; allowed: {choices}")
-    return Fault(action, target)

@@ -101,6 +101,8 @@ class Receipts:
     place: Ints
     offset: Ints
     flags: Ints
+    epoch: Ints
+    """number of the consumer's connection or assignment"""
 
     def __len__(self) -> int:
         return len(self.message)
@@ -145,6 +147,12 @@ class History:
     def fault_times(self, step: str) -> list[int]:
         """Times of the fault events of that step, in order."""
         return [e["t_ns"] for e in self.events if e["event"] == "fault" and e.get("step") == step]
+
+    @property
+    def first_injected(self) -> int | None:
+        """When the first part of the fault was injected; None without a fault."""
+        times = self.fault_times("injected")
+        return times[0] if times and self.cell.get("fault", "none") != "none" else None
 
     def count(self, fate: Fate) -> int | None:
         """Messages with that fate; None where it cannot be told (never so for PHANTOM)."""
@@ -272,7 +280,7 @@ def _match(raw: Mapping[str, Ints], sends: Sends, runner_rows: int, what: str) -
     known = message >= 0
     receipts = Receipts(
         message=message[known],
-        **{name: raw[name][known] for name in ("actor", "received_ns", "place", "offset", "flags")},
+        **{name: raw[name][known] for name in ("actor", "received_ns", "place", "offset", "flags", "epoch")},
     )
     return receipts, _Strange(int(foreign.sum()), int(corrupt.sum()), tuple(lines))
 

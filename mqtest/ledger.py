@@ -1,6 +1,8 @@
 """The files of one cell: what every producer, consumer and audit reader saw, on disk, written before it acted.
 
     cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl
+    with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
+    they wrote; ledger/output-fences, the runner's own messages there
 
 Rules:
 - Nobody else opens these files. One writer a folder, so no locks. Columns are memory-mapped little-endian `.npy`
@@ -20,11 +22,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mqtest.clock import now_ns
 from mqtest.columns import Columns, Table, load_columns, trim, used_rows
 from mqtest.errors import LedgerError
-from mqtest.model import Outcome
+from mqtest.model import RUNNER, Flag, Outcome
 
 SENDS: Mapping[str, str] = {
     "due_ns": "<i8",
@@ -45,7 +48,7 @@ RECEIPTS: Mapping[str, str] = {
     "flags": "|u1",
     "epoch": "<u2",
 }
-"""columns of a receipts or audit folder, one row a delivery in order of delivery"""
+"""columns of a receipts, audit, transforms or output folder, one row a delivery in order of delivery"""
 
 _LATE = (Outcome.ACKED, Outcome.DEGRADED)
 
@@ -76,6 +79,8 @@ class SendsWriter:
         """one past the last row that has `due_ns` or `sent_ns`"""
         self.last_ack_ns = int(settled[outcome == Outcome.ACKED].max(initial=0))
         """when the newest ack was settled; 0: none yet"""
+        self.next_epoch = _next_epoch(self._table.views["epoch"], sent)
+        """one past the last epoch that sent anything: what a producer that comes back begins with"""
         self._sent = int(np.count_nonzero(sent))
         self._skipped = int(np.count_nonzero((due != 0) & (sent == 0)))
         self._settled = [int(np.count_nonzero((outcome == o) & (settled != 0))) for o in Outcome]
@@ -166,8 +171,22 @@ class ReceiptsWriter:
     def __init__(self, folder: Path) -> None:
         """Create the folder, or go on after its last row."""
         self._table = Table(folder, RECEIPTS)
-        self.rows = used_rows(np.frombuffer(self._table.views["received_ns"], dtype="<i8"))
+        received, flags, producer, place, offset = (
+            np.frombuffer(self._table.views[name], dtype=RECEIPTS[name])
+            for name in ("received_ns", "flags", "producer", "place", "offset")
+        )
+        self.rows = used_rows(received)
         """receipts so far"""
+        self.next_epoch = _next_epoch(self._table.views["epoch"], received)
+        """one past the last epoch that received anything"""
+        strange = (flags & (Flag.CORRUPT | Flag.FOREIGN)) != 0
+        self.own = int(np.count_nonzero((received != 0) & ~strange & (producer != RUNNER)))
+        """receipts of the workload's own messages, when the folder was opened"""
+        self.positions = {
+            int(p): int(offset[(received != 0) & (place == p)].max()) for p in np.unique(place[received != 0])
+        }
+        """place -> highest offset, when the folder was opened"""
+        del received, flags, producer, place, offset, strange  # they would pin the maps
         self._bind()
 
     def _bind(self) -> None:
@@ -242,6 +261,20 @@ def load_receipts(folder: Path) -> Columns:
     return trim(folder, columns, used_rows(columns["received_ns"]))
 
 
+def open_sends(folder: Path) -> int:
+    """Sends that nothing has settled; may be asked while the producer runs, stands still, or is dead."""
+    columns = load_columns(folder, SENDS)
+    width = min(len(column) for column in columns.values())
+    return int(np.count_nonzero((columns["sent_ns"][:width] != 0) & (columns["settled_ns"][:width] == 0)))
+
+
+def last_receipt_ns(folder: Path) -> int:
+    """When the newest receipt was written, 0 when there is none; may be asked at any time, as open_sends."""
+    received = load_columns(folder, RECEIPTS)["received_ns"]
+    rows = used_rows(received)
+    return int(received[rows - 1]) if rows else 0
+
+
 def load_events(path: Path) -> list[dict[str, Any]]:
     """All events in order. A last line torn by a kill is dropped; a torn line elsewhere is a LedgerError."""
     try:
@@ -311,6 +344,22 @@ def receipts_folders(cell_dir: Path) -> dict[int, Path]:
 def audit_folders(cell_dir: Path) -> dict[int, Path]:
     """Audit reader number -> folder."""
     return _folders(cell_dir, "audit")
+
+
+def transforms_folders(cell_dir: Path) -> dict[int, Path]:
+    """Transformer number -> folder of the inputs that it was handed."""
+    return _folders(cell_dir, "transforms")
+
+
+def output_folders(cell_dir: Path) -> dict[int, Path]:
+    """Number -> folder of a reader of what transformers wrote."""
+    return _folders(cell_dir, "output")
+
+
+def _next_epoch(epoch: memoryview, committed: NDArray[Any]) -> int:
+    """One past the highest epoch of the rows that exist; 0 when there are none."""
+    rows = np.flatnonzero(committed)
+    return int(np.frombuffer(epoch, dtype="<u2")[rows].max()) + 1 if len(rows) else 0
 
 
 def _folders(cell_dir: Path, name: str) -> dict[int, Path]:

@@ -8,7 +8,7 @@ figure is None, never 0. A message is named by (producer, seq). A place is a par
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
@@ -77,6 +77,14 @@ class Order(StrEnum):
     NONE = "none"
 
 
+class Output(StrEnum):
+    """What a profile promises of a pipeline (read, transform, write): outputs for each input."""
+
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+    NONE = "none"
+
+
 class Consume(StrEnum):
     """When the consumers of a cell run."""
 
@@ -87,12 +95,13 @@ class Consume(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """What a profile promises. `survives` lists faults as `action:target` ("none" for no fault), a composed one
-    joined by `+`; acknowledged messages survive exactly those."""
+    joined by `+`; acknowledged messages survive exactly those. An action or target may be a pattern: `kill:*`."""
 
     survives: tuple[str, ...]
     duplicates: Duplicates
     order: Order
     source: str
+    output: Output = Output.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,8 @@ class Profile:
     promise: Promise
     settings: Mapping[str, Mapping[str, Value]]
     """table -> key -> value. Tables: `broker` (every node's configuration file), `topic` (topic configs or queue
-    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`)."""
+    arguments), `producer`, `consumer` (the client's own keys), and what a broker adds (RabbitMQ: `advanced`; Kafka:
+    `feature`, levels that a cluster is formatted with)."""
 
     @property
     def path(self) -> str:
@@ -117,14 +127,59 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One action on one target. `str()` gives `action:target`, or `none`."""
+class Step:
+    """One action on one target. `str()` gives `action:target`."""
 
     action: str
     target: str
+    at_s: float = 0.0
+    """from the beginning of its group"""
+    for_s: float | None = None
+    """from `injected` to the heal; None: the phase's `hold_s`"""
 
     def __str__(self) -> str:
-        return self.action if self.action == "none" else f"{self.action}:{self.target}"
+        return f"{self.action}:{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Groups of one step each, drawn from a cell's seed: one of `steps`, held for `hold_s` (least, most)."""
+
+    steps: tuple[Step, ...]
+    lasts_s: float
+    every_s: float
+    hold_s: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is done to a cluster in one cell. `str()` gives its name: `none`, `kill:leader`, `a:x+b:y`, or the name of a
+    schedule of the scenario. Between two groups the cluster recovers; the steps of one group may overlap."""
+
+    name: str
+    groups: tuple[tuple[Step, ...], ...] = ()
+    """none at all: the control cell, or `draw` has still to be drawn (plan.py)"""
+    every_s: float = 0.0
+    """from the beginning of a group to that of the next, at least"""
+    draw: Draw | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All that is done, or may be drawn."""
+        done = tuple(step for group in self.groups for step in group)
+        return done or (self.draw.steps if self.draw else ())
+
+    @property
+    def target(self) -> str:
+        """The target that all steps share, or nothing."""
+        targets = {step.target for step in self.steps}
+        return targets.pop() if len(targets) == 1 else ""
+
+
+NO_FAULT = Fault("none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +195,8 @@ class Workload:
     """most sends of one producer that are handed over and not settled"""
     size_bytes: int = 512
     places: int = 1
+    transformers: int = 0
+    """they read what the producers send and write it on, into a second topic; live"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +244,12 @@ class Cell:
     """of the broker"""
     must_lose: bool = False
     """the scenario says that some profile must lose under this fault; the report says so where none did"""
+    hasty: bool = False
+    """no flush of the nodes' disks between bring-up and load"""
+    varied: Mapping[str, Value] = field(default_factory=dict)
+    """what `[vary]` and `--set` made of the profile's and the scenario's own values, by key"""
+    settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """action -> its numbers, where they are not the defaults"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +281,16 @@ class Wiring:
     consumer: Mapping[str, Value]
     topic_settings: Mapping[str, Value] = field(default_factory=dict)
 
+    @property
+    def output(self) -> Wiring:
+        """The same cluster, with the topic that transformers write to."""
+        return replace(self, topic=f"{self.topic}-out", begins={})
+
+    access: Mapping[str, Value] = field(default_factory=dict, repr=False)
+    """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""
+    begins: Mapping[int, int] = field(default_factory=dict)
+    """log: place -> the first position that is the cell's own, 0 where absent; below it is what others wrote"""
+
 
 class Delivery(NamedTuple):
     """One message as a consumer or the audit got it."""
@@ -231,9 +304,13 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check says. `count` None: not measured. At most 20 `examples`, each one line."""
+    """What one check says. `count` None: not measured. `notes` say in sentences what the numbers mean, and which
+    settings allow it; at most 20 `examples`. Each of both is one line. `messages` has a few of those concerned, by
+    producer and seq: the first ones of runs of them."""
 
     check: str
     count: int | None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    messages: tuple[tuple[int, int], ...] = ()

@@ -1,11 +1,13 @@
 """Scenario → Plan: the cells of a run, from one seed.
 
-Cells stand profile by profile, then fault by fault, then repeat. A cell's seed comes from the run's seed and the cell's
-own name, so that `--only`, `--shard` and `--resume` change nothing about the cells that they leave.
+Cells are numbered profile by profile, then fault by fault, then repeat, and run in an order that is shuffled by the
+seed, so that no profile always finds the machine in the same state. A cell's seed comes from the run's seed and the
+cell's own name, so that `--only`, `--shard` and `--resume` change nothing about the cells that they leave.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import zlib
 from collections.abc import Sequence
@@ -15,7 +17,8 @@ from fnmatch import fnmatch
 from mqtest.brokers import broker_module
 from mqtest.errors import UsageError
 from mqtest.model import Cell, Consume, Fault, Profile
-from mqtest.scenario import Scenario
+from mqtest.scenario import Arm, Scenario
+from mqtest.schedule import drawn, lasts_s
 
 _ROOM_MB = 384
 """what a fresh node writes before the first message, with preallocated files, doubled"""
@@ -51,11 +54,17 @@ def plan(
     from the i-th for `shard` (i, n). Raises UsageError when nothing is left."""
     run_seed = scenario.seed if seed is None else seed
     cells = [
-        _cell(scenario, profile, fault, number, run_seed)
-        for profile in scenario.profiles
+        _cell(scenario, arm, profile, fault, number, run_seed)
+        for arm in scenario.arms
+        for profile in arm.profiles
         for fault in scenario.faults
+        if not scenario.skips(profile, fault)
         for number in range(1, (repeat or scenario.repeats) + 1)
     ]
+    if len(cells) > scenario.max_cells and repeat is None:
+        raise UsageError(
+            f"{scenario.path}: max_cells: {len(cells)} cells, and no more than {scenario.max_cells} are allowed"
+        )
     cells = [replace(cell, index=i, id=f"{i:03d}-{cell.id}") for i, cell in enumerate(cells, 1)]
     if only:
         cells = [cell for cell in cells if any(_matches(cell, glob) for glob in only)]
@@ -65,6 +74,7 @@ def plan(
         cells = cells[shard[0] - 1 :: shard[1]]
     if not cells:
         raise UsageError(f"--shard {shard[0]}/{shard[1]}: no cell is left for it" if shard else "no cells")
+    random.Random(run_seed).shuffle(cells)
     return Plan(seed=run_seed, cells=tuple(cells))
 
 
@@ -72,8 +82,9 @@ def expected_s(cell: Cell) -> float:
     """A rough guess of one cell's time."""
     phases = cell.phases
     bring_up: float = getattr(broker_module(cell.profile.broker), "BRING_UP_S", 20.0)
-    recovery = bring_up / 2 if cell.fault.action not in ("none", "pause") else 0.0
-    return bring_up + phases.warm_up_s + phases.steady_s + phases.hold_s + phases.after_s + recovery + 3.0
+    recoveries = len(cell.fault.groups) * bring_up / 2
+    held = lasts_s(cell.fault, phases.hold_s) if cell.fault.groups else phases.hold_s
+    return bring_up + phases.warm_up_s + phases.steady_s + held + phases.after_s + recoveries + 3.0
 
 
 def _matches(cell: Cell, glob: str) -> bool:
@@ -81,30 +92,37 @@ def _matches(cell: Cell, glob: str) -> bool:
     return fnmatch(name, glob) or fnmatch(name, f"{glob}/*") or fnmatch(cell.id, glob)
 
 
-def _cell(scenario: Scenario, profile: Profile, fault: Fault, number: int, seed: int) -> Cell:
-    name = re.sub(r"[^a-z0-9-]+", "-", f"{profile.path}-{fault}-{number}")
+def _cell(scenario: Scenario, arm: Arm, profile: Profile, fault: Fault, number: int, run_seed: int) -> Cell:
+    varied = "".join(f"-{key}-{value}" for key, value in arm.varied.items())
+    name = re.sub(r"[^a-z0-9-]+", "-", f"{profile.path}{varied}-{fault}-{number}".lower())
+    seed = zlib.crc32(f"{run_seed}:{name}".encode())
+    fault = drawn(fault, seed)
     return Cell(
-        id=name,
+        id=name[:100],
         index=0,
         profile=profile,
         fault=fault,
         repeat=number,
-        seed=zlib.crc32(f"{seed}:{name}".encode()),
-        nodes=scenario.nodes,
-        workload=scenario.workload,
-        phases=scenario.phases,
+        seed=seed,
+        nodes=arm.nodes,
+        workload=arm.workload,
+        phases=arm.phases,
         floor=scenario.floor,
-        fs=scenario.fs,
-        disk_mb=scenario.disk_mb or _disk_mb(scenario),
+        fs=arm.fs,
+        disk_mb=scenario.disk_mb or _disk_mb(arm, fault),
         version=scenario.versions[profile.broker],
-        must_lose=fault in scenario.must_lose,
+        must_lose=fault.name in [str(lost) for lost in scenario.must_lose],
+        hasty=scenario.hasty,
+        varied=arm.varied,
+        settings=scenario.settings,
     )
 
 
-def _disk_mb(scenario: Scenario) -> int:
+def _disk_mb(arm: Arm, fault: Fault) -> int:
     """Half of it stays empty: retention and disk alarms must never touch a cell. The image file is sparse."""
-    load, phases = scenario.workload, scenario.phases
-    sending_s = phases.warm_up_s + phases.steady_s + phases.hold_s + phases.after_s + phases.recover_s / 2
+    load, phases = arm.workload, arm.phases
+    held = max(phases.hold_s, lasts_s(fault, phases.hold_s))
+    sending_s = phases.warm_up_s + phases.steady_s + held + phases.after_s + phases.recover_s / 2
     rate = load.rate_per_s or 20_000.0
     copies = 3 if load.consume is Consume.LIVE else 2
     return _ROOM_MB * 2 + int(copies * rate * sending_s * (load.size_bytes + 200) / 1e6)

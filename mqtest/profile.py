@@ -1,22 +1,23 @@
 """compose/<broker>/profiles.toml → Profile: the settings and the promise of each profile of a broker.
 
 `[image]` is the broker's own table (`version`: the one setting that changes it); each other top-level table is a
-profile. `like = "other"` starts from a profile above it: its setting tables are overlaid, and its promise holds unless
-one is given. Every rejection names the file and the key, and what is allowed.
+profile. `like = "other"` starts from a profile above it: its client, kind, setting tables and promise hold, and what is
+given is laid over them. Every rejection names the file and the key, and what is allowed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mqtest import paths, toml
 from mqtest.errors import UsageError
 from mqtest.model import Kind, Profile, Promise, Value
 
 _IMAGE = "image"
-_SETTING_TABLES = ("broker", "topic", "producer", "consumer", "advanced")
+SETTING_TABLES = ("broker", "topic", "producer", "consumer", "advanced", "feature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,9 @@ class _Image:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
     about: str
-    client: str
-    kind: Kind
-    promise: Promise | None = None
+    client: str | None = None
+    kind: Kind | None = None
+    promise: Mapping[str, Any] = field(default_factory=dict)
     acknowledged: bool = True
     like: str | None = None
     broker: Mapping[str, Value] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class _Profile:
     producer: Mapping[str, Value] = field(default_factory=dict)
     consumer: Mapping[str, Value] = field(default_factory=dict)
     advanced: Mapping[str, Value] = field(default_factory=dict)
+    feature: Mapping[str, Value] = field(default_factory=dict)
 
 
 def profiles_file(broker: str) -> Path:
@@ -82,19 +84,26 @@ def read_profiles(path: Path, broker: str) -> Mapping[str, Profile]:
         asked = toml.convert(table, _Profile, path, name)
         if asked.like is not None and asked.like not in profiles:
             raise UsageError(f"{path}: {name}.like: {toml.unknown('profile', asked.like, list(profiles))}")
-        like = profiles[asked.like] if asked.like else None
-        base = like.settings if like else {}
-        promise = asked.promise or (like.promise if like else None)
-        if promise is None:
-            raise UsageError(f"{path}: {name}.promise is missing")
-        profiles[name] = Profile(
-            broker=broker,
-            name=name,
-            about=asked.about,
-            client=asked.client,
-            kind=asked.kind,
-            acknowledged=asked.acknowledged,
-            promise=promise,
-            settings={t: {**base.get(t, {}), **getattr(asked, t)} for t in _SETTING_TABLES},
-        )
+        profiles[name] = _overlaid(asked, profiles[asked.like] if asked.like else None, broker, name, path)
     return profiles
+
+
+def _overlaid(asked: _Profile, like: Profile | None, broker: str, name: str, path: Path) -> Profile:
+    """What the file says of a profile, over the profile that it is `like`; raises UsageError."""
+    client, kind = asked.client or (like.client if like else ""), asked.kind or (like.kind if like else None)
+    for key, value in (("client", client), ("kind", kind), ("promise", asked.promise or like)):
+        if not value:
+            raise UsageError(f"{path}: {name}.{key} is missing")
+    assert kind is not None
+    promise = {**(asdict(like.promise) if like else {}), **asked.promise}
+    base = like.settings if like else {}
+    return Profile(
+        broker=broker,
+        name=name,
+        about=asked.about,
+        client=client,
+        kind=kind,
+        acknowledged=asked.acknowledged,
+        promise=toml.convert(promise, Promise, path, f"{name}.promise"),
+        settings={t: {**base.get(t, {}), **getattr(asked, t)} for t in SETTING_TABLES},
+    )

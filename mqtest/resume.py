@@ -13,6 +13,7 @@ from typing import Any
 
 from mqtest.errors import UsageError
 from mqtest.report.collect import read_run
+from mqtest.scenario import Scenario
 
 
 def seed_of(run_dir: Path) -> int:
@@ -20,15 +21,18 @@ def seed_of(run_dir: Path) -> int:
     return int(_facts(run_dir)["seed"])
 
 
-def refuse_another_plan(run_dir: Path, scenario_text: str, cells: Sequence[str]) -> None:
+def refuse_another_plan(run_dir: Path, scenario: Scenario, cells: Sequence[str]) -> None:
     """Raises UsageError unless the run was of this scenario and planned exactly these cells (ids)."""
     facts = _facts(run_dir)
-    if facts.get("scenario", {}).get("text") != scenario_text:
+    before = facts.get("scenario", {})
+    if before.get("asked", {}) != scenario.asked:
+        raise UsageError(f"{run_dir}: that run was begun with other values of --set: give the same ones")
+    if before.get("text") != scenario.text:
         raise UsageError(f"{run_dir}: that run was of another scenario, or the file was changed since")
-    before = set(facts["planned"])
-    if set(cells) != before:
+    planned = set(facts["planned"])
+    if set(cells) != planned:
         raise UsageError(
-            f"{run_dir}: that run has {len(before)} cells, {len(before & set(cells))} of them among the {len(cells)} "
+            f"{run_dir}: that run has {len(planned)} cells, {len(planned & set(cells))} of them among the {len(cells)} "
             "asked for: resume it with its own --only, --repeat and --shard"
         )
 
@@ -37,6 +41,7 @@ def command(asked: Mapping[str, Any], run_dir: Path) -> str:
     """The command that finishes this run: what was asked for (the parameters of `mqtest run`), with --resume."""
     words = ["mqtest", "run", asked["scenario"]]
     words += [word for glob in asked["only"] for word in ("--only", glob)]
+    words += [word for pair in asked["assign"] for word in ("--set", pair)]
     words += [word for key in ("repeat", "seed") if asked[key] is not None for word in (f"--{key}", str(asked[key]))]
     words += ["--shard", "/".join(map(str, asked["shard"]))] if asked["shard"] else []
     return shlex.join([*words, "--resume", str(run_dir)])

@@ -12,17 +12,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mqtest import __version__, host
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
-from mqtest.errors import UsageError
+from mqtest.errors import UsageError, WaitTimeout
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
-from mqtest.model import Cell, Fault, Node, Phases, Profile, Workload
+from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
 from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
@@ -39,8 +40,7 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     heals, the cluster is removed, and it is raised again.
     """
     require_engine(plan.cells)
-    run_dir = resume or _new_run_dir(results, scenario)
-    with RunLock(run_dir.name):
+    with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
         if resume is None:
             _write_run(run_dir, scenario, plan)
         todo = _unfinished(run_dir, plan.cells)
@@ -69,7 +69,7 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         id=name,
         index=0,
         profile=profile,
-        fault=Fault("none", ""),
+        fault=NO_FAULT,
         repeat=1,
         seed=0,
         nodes=nodes,
@@ -90,18 +90,30 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
     return cluster.nodes
 
 
-def _new_run_dir(results: Path, scenario: Scenario) -> Path:
-    slug = re.sub(r"[^a-z0-9-]+", "-", scenario.path.stem.lower())
+@contextmanager
+def _held(run_dir: Path) -> Iterator[Path]:
+    with RunLock(run_dir.name):
+        yield run_dir
+
+
+@contextmanager
+def new_run(results: Path, name: str) -> Iterator[Path]:
+    """A fresh folder `<utc>-<name>` with an empty cells/, and its lock; raises UsageError where none can be made. No
+    run that lives on this machine has the folder's name: labels and locks go by it."""
+    slug = re.sub(r"[^a-z0-9-]+", "-", name.lower())
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(100):
         run_dir = results / (f"{stamp}-{slug}" + (f"-{number}" if number else ""))
-        try:
-            (run_dir / "cells").mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(f"{run_dir}: {error.strerror}") from error
-        return run_dir
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(RunLock(run_dir.name, take_s=0.0))
+                (run_dir / "cells").mkdir(parents=True)
+            except (WaitTimeout, FileExistsError):
+                continue
+            except OSError as error:
+                raise UsageError(f"{run_dir}: {error.strerror}") from error
+            yield run_dir
+            return
     raise UsageError(f"{results}: cannot make a folder for the run")
 
 
@@ -113,6 +125,7 @@ def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
             "question": scenario.question,
             "path": scenario.path.name,
             "text": scenario.text,
+            "asked": dict(scenario.asked),
             "must_lose": [str(fault) for fault in scenario.must_lose],
         },
         "seed": plan.seed,

@@ -6,16 +6,20 @@ A rejection is a UsageError of one line: file, key, and what is allowed. One exp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from mqtest import paths, toml
+from mqtest import axes, paths, toml
 from mqtest.brokers import broker_module
 from mqtest.clients import CLIENTS
 from mqtest.errors import UsageError
-from mqtest.faults import parse_fault
-from mqtest.model import Fault, Phases, Profile, Workload
+from mqtest.faults import FAULTS
+from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Value, Workload
 from mqtest.profile import find_profile, image_version
+from mqtest.schedule import ScheduleTable, parse_fault, parse_schedule
+from mqtest.targets import TARGETS, WORKERS
 
 _FILESYSTEMS = ("ext4", "xfs")
 
@@ -29,6 +33,7 @@ class _File:
     profiles: Sequence[str]
     faults: Sequence[str]
     must_lose: Sequence[str] = ()
+    skip: Sequence[str] = ()
     nodes: int = 3
     repeats: int = 1
     seed: int = 1
@@ -36,35 +41,66 @@ class _File:
     fs: str = "ext4"
     disk_mb: int | None = None
     closed_loop: bool = False
+    hasty: bool = False
+    max_cells: int = 120
     version: Mapping[str, str] = field(default_factory=dict)
+    vary: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     workload: Workload = field(default_factory=Workload)
     phases: Phases = field(default_factory=Phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One combination of the values in `[vary]`: what the scenario is with them."""
+
+    varied: Mapping[str, Value]
+    """key → value; nothing without `[vary]`"""
+    profiles: tuple[Profile, ...]
+    nodes: int
+    fs: str
+    workload: Workload
+    phases: Phases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One experiment: profiles x faults x repeats under one workload."""
+    """One experiment: arms x profiles x faults x repeats."""
 
     path: Path
     text: str
     """the file as it was, kept with the results"""
+    asked: Mapping[str, Value]
+    """what `--set` put in place of it"""
     title: str
     question: str
-    profiles: tuple[Profile, ...]
+    arms: tuple[Arm, ...]
     faults: tuple[Fault, ...]
     must_lose: tuple[Fault, ...]
     """faults under which some profile must lose, or the run proves nothing about them"""
-    nodes: int
+    skip: tuple[str, ...]
+    """globs of `broker/profile/fault` that are not run"""
     repeats: int
     seed: int
     floor: int
-    fs: str
     disk_mb: int | None
     """of each node; None: from the plan"""
+    hasty: bool
+    max_cells: int
     versions: Mapping[str, str]
     """broker → version, for every broker in the scenario"""
-    workload: Workload
-    phases: Phases
+    settings: Mapping[str, Mapping[str, Value]]
+    """action → its numbers"""
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """As the file names them."""
+        return self.arms[0].profiles
+
+    def skips(self, profile: Profile, fault: Fault) -> bool:
+        """Whether the scenario leaves this pair out."""
+        return any(fnmatch(f"{profile.path}/{fault}", glob) for glob in self.skip)
 
 
 def locate(name: str) -> Path:
@@ -79,49 +115,88 @@ def locate(name: str) -> Path:
     raise UsageError(f"{name}: no such scenario file; shipped ones: {', '.join(known)}")
 
 
-def load(path: Path) -> Scenario:
-    """Read and check a scenario; raises UsageError."""
-    file = toml.convert(toml.read(path), _File, path)
-    workload = _workload(file, path)
-    _check_phases(file.phases, path)
-    for key, least in (("nodes", 1), ("repeats", 1), ("floor", 1)):
-        if getattr(file, key) < least:
-            raise UsageError(f"{path}: {key}: must be at least {least}")
-    if file.fs not in _FILESYSTEMS:
-        raise UsageError(f"{path}: fs: {toml.unknown('filesystem', file.fs, list(_FILESYSTEMS))}")
-    if file.disk_mb is not None and file.disk_mb < 300:
-        raise UsageError(f"{path}: disk_mb: must be at least 300")
-    profiles = tuple(_profile(name, f"{path}: profiles") for name in _some(file.profiles, "profiles", path))
-    faults = tuple(parse_fault(text, f"{path}: faults") for text in _some(file.faults, "faults", path))
-    must_lose = tuple(parse_fault(text, f"{path}: must_lose") for text in file.must_lose)
+def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:
+    """Read and check a scenario, with the values that were `asked` in place of its own; raises UsageError."""
+    table = axes.overlaid(toml.read(path), asked or {}, path)
+    file = toml.convert(table, _File, path)
+    arms = tuple(_arm(table, values, path) for values in axes.combinations(file.vary, path))
+    _check_numbers(file, path)
+    schedules = {
+        name: parse_schedule(
+            name, toml.convert(keys, ScheduleTable, path, f"schedule.{name}"), f"{path}: schedule.{name}"
+        )
+        for name, keys in file.schedule.items()
+    }
+    faults = tuple(parse_fault(text, f"{path}: faults", schedules) for text in _some(file.faults, "faults", path))
+    must_lose = tuple(parse_fault(text, f"{path}: must_lose", schedules) for text in file.must_lose)
     for fault in must_lose:
         if fault not in faults:
             raise UsageError(f"{path}: must_lose: {fault} is not among the scenario's faults")
-    for profile in profiles:
-        for fault in faults:
-            _check_pair(profile, fault, path)
-    brokers = dict.fromkeys(p.broker for p in profiles)
+    brokers = dict.fromkeys(p.broker for p in arms[0].profiles)
     for broker in file.version:
         if broker not in brokers:
             raise UsageError(f"{path}: version.{broker}: no profile of that broker is in this scenario")
-    return Scenario(
+    _check_settings(file.settings, path)
+    scenario = Scenario(
         path=path,
         text=path.read_text(encoding="utf-8"),
+        asked=dict(asked or {}),
         title=file.title,
         question=file.question,
-        profiles=profiles,
+        arms=arms,
         faults=faults,
         must_lose=must_lose,
-        nodes=file.nodes,
+        skip=tuple(file.skip),
         repeats=file.repeats,
         seed=file.seed,
         floor=file.floor,
-        fs=file.fs,
         disk_mb=file.disk_mb,
+        hasty=file.hasty,
+        max_cells=file.max_cells,
         versions={broker: file.version.get(broker) or image_version(broker) for broker in brokers},
-        workload=workload,
+        settings=file.settings,
+    )
+    _check_pairs(scenario)
+    return scenario
+
+
+def _arm(table: Mapping[str, Any], values: Mapping[str, Value], path: Path) -> Arm:
+    file = toml.convert(axes.overlaid(table, axes.of_scenario(values), path), _File, path)
+    _check_phases(file.phases, path)
+    if file.fs not in _FILESYSTEMS:
+        raise UsageError(f"{path}: fs: {toml.unknown('filesystem', file.fs, list(_FILESYSTEMS))}")
+    if file.nodes < 1:
+        raise UsageError(f"{path}: nodes: must be at least 1")
+    profiles = tuple(_profile(name, f"{path}: profiles") for name in _some(file.profiles, "profiles", path))
+    return Arm(
+        varied=values,
+        profiles=axes.with_settings(profiles, values, path),
+        nodes=file.nodes,
+        fs=file.fs,
+        workload=_workload(file, path),
         phases=file.phases,
     )
+
+
+def _check_numbers(file: _File, path: Path) -> None:
+    for key, least in (("repeats", 1), ("floor", 1), ("max_cells", 1)):
+        if getattr(file, key) < least:
+            raise UsageError(f"{path}: {key}: must be at least {least}")
+    if file.disk_mb is not None and file.disk_mb < 300:
+        raise UsageError(f"{path}: disk_mb: must be at least 300")
+
+
+def _check_settings(settings: Mapping[str, Mapping[str, Value]], path: Path) -> None:
+    for action, numbers in settings.items():
+        at = f"{path}: settings.{action}"
+        if action not in FAULTS:
+            raise UsageError(f"{at}: {toml.unknown('fault', action, [a for a in FAULTS if FAULTS[a].settings])}")
+        known = FAULTS[action].settings
+        for key, value in numbers.items():
+            if key not in known:
+                raise UsageError(f"{at}: {toml.unknown('key', key, list(known))}")
+            if isinstance(known[key], str) != isinstance(value, str):
+                raise UsageError(f"{at}.{key}: {value!r} is not of the kind of {known[key]!r}")
 
 
 def _profile(name: str, where: str) -> Profile:
@@ -144,14 +219,13 @@ def _some(values: Sequence[str], key: str, path: Path) -> Sequence[str]:
 
 
 def _workload(file: _File, path: Path) -> Workload:
-    from dataclasses import replace
-
     load = file.workload
     for key in ("producers", "window", "places"):
         if getattr(load, key) < 1:
             raise UsageError(f"{path}: workload.{key}: must be at least 1")
-    if load.consumers < 0:
-        raise UsageError(f"{path}: workload.consumers: must be at least 0")
+    for key in ("consumers", "transformers"):
+        if getattr(load, key) < 0:
+            raise UsageError(f"{path}: workload.{key}: must be at least 0")
     if load.rate_per_s is None or load.rate_per_s <= 0:
         raise UsageError(f"{path}: workload.rate_per_s: must be above 0 (closed_loop = true sends without a rate)")
     if not 64 <= load.size_bytes <= 1 << 20:
@@ -171,14 +245,35 @@ def _check_phases(phases: Phases, path: Path) -> None:
         raise UsageError(f"{path}: phases.sync_before_fault_s: must be above 0 and at most steady_s")
 
 
-def _check_pair(profile: Profile, fault: Fault, path: Path) -> None:
+def _check_pairs(scenario: Scenario) -> None:
+    for arm in scenario.arms:
+        for profile in arm.profiles:
+            for fault in scenario.faults:
+                if not scenario.skips(profile, fault):
+                    _check_pair(profile, fault, arm, scenario.path)
+
+
+def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
     module = broker_module(profile.broker)
-    allowed = getattr(module, "FAULTS", None)
-    if allowed is not None and fault.action not in allowed:
-        raise UsageError(
-            f"{path}: faults: {profile.broker} cannot have {fault.action!r}; allowed: {', '.join(allowed)}"
-        )
-    if fault.target and fault.target not in module.TARGETS:
-        raise UsageError(
-            f"{path}: faults: {profile.broker} has no target {fault.target!r}; allowed: {', '.join(module.TARGETS)}"
-        )
+    if arm.workload.transformers and not getattr(module, "PIPELINES", False):
+        raise UsageError(f"{path}: workload.transformers: {profile.broker} has none; allowed: 0")
+    allowed = [action for action in FAULTS if action in getattr(module, "FAULTS", FAULTS)]
+    targets = [target for target in TARGETS if target not in module.NO_TARGETS]
+    for step in fault.steps:
+        if step.action not in allowed:
+            raise UsageError(
+                f"{path}: faults: {profile.broker} cannot have {step.action!r}; allowed: "
+                f"{', '.join([str(NO_FAULT), *allowed])}"
+            )
+        if step.target not in targets:
+            raise UsageError(
+                f"{path}: faults: {profile.broker} has no target {step.target!r}; allowed: {', '.join(targets)}"
+            )
+        if step.target in WORKERS and not _has_workers(step.target, arm.workload):
+            raise UsageError(f"{path}: faults: {fault}: while the fault lasts this workload has no {step.target}")
+
+
+def _has_workers(target: str, workload: Workload) -> bool:
+    if target == "consumers":
+        return workload.consumers > 0 and workload.consume is Consume.LIVE
+    return int(getattr(workload, target)) > 0

@@ -8,8 +8,12 @@
                         an error): too little to tell
     lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed
     kept                none of these
-A fault that did not bite is judged as no fault (`none`). A composed fault is listed only as a whole, in any order of
-its parts. What was not measured (None) breaks nothing.
+A fault that did not bite is judged as no fault (`none`), one that bit in part as what is left of it. What was not
+measured (None) breaks nothing.
+A composed fault (steps of one group) is listed only as a whole, in any order of its steps; a step may be listed as a
+pattern (`kill:*`, `*:follower`), which matches one step. Between its groups the cluster recovers, so a schedule is
+covered when each of its groups is, or when it is listed by its name. On one node the leader, or any one, is all there
+is: it is judged as `all`.
 """
 
 from __future__ import annotations
@@ -17,17 +21,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import permutations
 from typing import Any
 
+from mqtest.fault_log import NO_FAULT, Groups, Part, parts
 from mqtest.model import Duplicates, Order, Promise, Verdict
 
-NO_FAULT = "none"
 _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.NONE: ("stored_twice", "redelivered", "redelivered_unflagged"),
     Duplicates.REDELIVERED: ("stored_twice", "redelivered_unflagged"),
     Duplicates.ANY: (),
 }
 """promise -> columns that must be 0"""
+_WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
+"""targets that are the whole cluster where there is one node"""
 _ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence")
 
 
@@ -41,6 +49,7 @@ class Facts:
     promise: Promise
     acknowledged: bool
     floor: int
+    nodes: int
     found: Mapping[str, Any]
     """columns of results.csv, from the findings"""
     dead: str | None
@@ -49,6 +58,10 @@ class Facts:
     """how the tool failed, or None"""
     incomplete: str | None
     """why the audit is not complete, or None"""
+    groups: Groups = ()
+    """of `action:target`, where the fault is a schedule; the steps of one group may have overlapped"""
+    felt: Groups = ()
+    """what is left of them without the steps that did not bite"""
 
 
 def verdict(facts: Facts) -> tuple[Verdict, str]:
@@ -60,35 +73,66 @@ def verdict(facts: Facts) -> tuple[Verdict, str]:
     return Verdict.KEPT, f"{_loss_words(facts)} under {facts.fault}"
 
 
-def fault_bit(fault: str, events: Sequence[Mapping[str, Any]]) -> bool | None:
-    """Whether each part of the fault shows evidence in its `injected` or `healed` event; `none` needs none.
+def fault_bit(groups: Groups, events: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether each part of the fault shows evidence in its `injected` or `healed` event; no fault needs none.
 
-    None: some part was begun and never came to its `healed` event, where the evidence may have been due.
+    None: some part was begun and never came to its `healed` event, where the evidence may have been due, or the cell
+    ended after the first part and before the last one.
     """
-    if fault == NO_FAULT:
+    found = parts(events)
+    asked = Counter(step.partition(":")[0] for group in groups for step in group)
+    if all(part.proven for part in found) and asked == Counter(part.action for part in found):
         return True
-    steps: dict[tuple[str, str], dict[str, bool]] = {}
-    for event in events:
-        if event["event"] == "fault":
-            part = steps.setdefault((str(event.get("action")), str(event.get("target"))), {})
-            part[str(event.get("step"))] = bool(event.get("evidence"))
-    proven = Counter(action for (action, _), s in steps.items() if s.get("injected") or s.get("healed"))
-    asked = Counter(part.partition(":")[0] for part in fault.split("+"))
-    if asked <= proven and proven.total() == len(steps):
-        return True
-    open_ended = [s for s in steps.values() if "healed" not in s and not s.get("injected")]
-    return None if open_ended else False
+    cut_short = 0 < len(found) < asked.total() and any(e["event"] in ("dead", "failed") for e in events)
+    return None if cut_short or any(part.open_ended for part in found) else False
 
 
-def covers(promise: Promise, fault: str) -> bool:
-    """Whether `survives` lists this fault."""
-    return sorted(fault.split("+")) in [sorted(listed.split("+")) for listed in promise.survives]
+def felt(groups: Groups, events: Sequence[Mapping[str, Any]]) -> Groups:
+    """The groups of the fault without the steps that did not bite, and without those of which nothing is left."""
+    waiting = list(parts(events))
+    left = []
+    for group in groups:
+        begun, waiting = waiting[: len(group)], waiting[len(group) :]
+        bit = [part for part in begun if part.proven]
+        names = [name for part in bit for name in _names(part, group)]
+        left.append(names)
+    return [names for names in left if names]
+
+
+def _names(part: Part, group: Sequence[str]) -> Sequence[str]:
+    """What the promise calls a part; older ledgers name no target in it."""
+    return [part.step] if part.aim else [step for step in group if step.startswith(f"{part.action}:")][:1]
+
+
+def covers(promise: Promise, fault: str, nodes: int, groups: Sequence[Sequence[str]] = ()) -> bool:
+    """Whether `survives` lists this fault of a cluster of so many nodes, or each of its groups."""
+    listed = [entry.split("+") for entry in promise.survives]
+    asked = [[_as_one_node(step) if nodes == 1 else step for step in group] for group in groups or [fault.split("+")]]
+    by_name = ":" not in fault and fault in promise.survives
+    return by_name or all(any(_matches(entry, group) for entry in listed) for group in asked)
+
+
+def might_have_lost(facts: Facts) -> bool:
+    """Whether the fault is one that the profile does not promise to survive."""
+    return not (facts.acknowledged and covers(facts.promise, facts.fault, facts.nodes, facts.groups))
+
+
+def _matches(patterns: Sequence[str], steps: Sequence[str]) -> bool:
+    orders = permutations(steps) if len(patterns) == len(steps) else ()
+    return any(all(map(fnmatchcase, order, patterns)) for order in orders)
+
+
+def _as_one_node(step: str) -> str:
+    action, _, target = step.partition(":")
+    return f"{action}:all" if target in _WHOLE_OF_ONE else step
 
 
 def _broken(facts: Facts) -> tuple[Verdict, str] | None:
-    found, judged_as = facts.found, NO_FAULT if facts.bit is False else facts.fault
+    found, bit = facts.found, facts.bit is not False
+    groups = facts.groups if bit else facts.felt
+    judged_as = facts.fault if bit else ", ".join("+".join(group) for group in groups) or NO_FAULT
     faults = [name for name in _ALWAYS_BROKEN if found.get(name)]
-    if covers(facts.promise, judged_as):
+    if covers(facts.promise, judged_as, facts.nodes, groups):
         if facts.acknowledged and found.get("lost"):
             faults.insert(0, "lost")
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]
@@ -97,7 +141,7 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
     if not faults:
         return None
     what = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in faults)
-    whether = "" if facts.bit is not False else f" (the fault {facts.fault} did not bite)"
+    whether = "" if bit else f" ({'the rest of ' if groups else ''}the fault {facts.fault} did not bite)"
     return Verdict.BROKEN, f"{what} under {judged_as}{whether}"
 
 

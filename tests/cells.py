@@ -10,15 +10,15 @@ from pathlib import Path
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
 from mqtest.errors import MqtestError
-from mqtest.faults import parse_fault
 from mqtest.judge import Judgement, judge
 from mqtest.model import Cell, Phases, Profile, Value, Workload
 from mqtest.nodes import engine_for
 from mqtest.profile import find_profile, image_version
+from mqtest.schedule import parse_fault
 from mqtest.watch import SilentWatch
 
 QUICK = Phases(
-    warm_up_s=0.3, steady_s=0.7, hold_s=0.5, after_s=0.5, recover_s=10, settle_s=5, drain_s=5, audit_s=10, up_s=10
+    warm_up_s=0.2, steady_s=0.4, hold_s=0.3, after_s=0.3, recover_s=10, settle_s=5, drain_s=5, audit_s=10, up_s=10
 )
 """for the memory broker"""
 REAL = Phases(warm_up_s=2, steady_s=4, hold_s=3, after_s=2)
@@ -50,7 +50,7 @@ def make_cell(profile: str | Profile, fault: str, **options: object) -> Cell:
         id=f"001-{chosen.broker}-{chosen.name}",
         index=1,
         profile=chosen,
-        fault=parse_fault(fault, "test"),
+        fault=parse_fault(fault, "test", {}),
         repeat=1,
         seed=1,
         nodes=1 if memory else 3,

@@ -59,6 +59,7 @@ class Got(NamedTuple):
     flags: Flag = Flag(0)
     actor: int = 0
     received_s: float | None = None
+    epoch: int = 0
 
 
 CORRUPT = Got(-1, offset=77, producer=NOBODY, flags=Flag.CORRUPT)
@@ -190,6 +191,6 @@ def _write_receipts(folder: Path, name: str, receipts: Iterable[Got], *, first_s
             writers[row.actor] = ledger.ReceiptsWriter(folder / "ledger" / f"{name}.{row.actor}")
         received_ns = at(first_s) + number if row.received_s is None else at(row.received_s)
         offset = row.seq if row.offset is None else row.offset
-        writers[row.actor].append(received_ns, row.producer, row.seq, row.place, offset, int(row.flags), 0)
+        writers[row.actor].append(received_ns, row.producer, row.seq, row.place, offset, int(row.flags), row.epoch)
     for writer in writers.values():
         writer.close()

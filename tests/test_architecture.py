@@ -12,8 +12,9 @@ import mqtest
 PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
-    "body", "checks", "checks_delivery", "checks_time", "clock", "columns", "errors", "history", "judge", "ledger",
-    "model", "paths", "report", "select", "verdict",
+    "body", "causes", "clock", "columns", "errors", "fault_log", "gaps", "history", "judge", "ledger", "model",
+    "neighbourhood", "paths", "report", "select", "sightings", "timeline", "verdict",
+    *(path.stem for path in PACKAGE.glob("checks*.py")),
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 

@@ -15,8 +15,9 @@ from mqtest.brokers import kafka, kafka_wire
 from mqtest.brokers.kafka import check_taken, disagreement, environment, same
 from mqtest.brokers.kafka_wire import Partition, View
 from mqtest.errors import ClusterError, SettingError
-from mqtest.model import Duplicates, Node, Order, Profile, Value
+from mqtest.model import Duplicates, Node, Order, Output, Profile, Value
 from mqtest.profile import load_profiles
+from mqtest.verdict import covers
 
 ALL = (1, 2, 3)
 ALIVE = {1: "198.19.0.11", 2: "198.19.0.12", 3: "198.19.0.13"}
@@ -38,29 +39,58 @@ def test_the_environment_carries_the_broker_table_as_properties() -> None:
     expected = {
         "MQTEST_NODES": "3",
         "MQTEST_SETTINGS": "min.insync.replicas=2\nunclean.leader.election.enable=false\nlog.flush.interval.messages=1",
+        "MQTEST_FORMAT": "",
     }
     assert environment(load_profiles("kafka")["acks-all-fsync"], 3) == expected
 
 
 def test_a_backslash_is_escaped_and_a_second_line_is_turned_away() -> None:
-    assert environment(profile_with({"a": "x\\y"}), 1) == {"MQTEST_NODES": "1", "MQTEST_SETTINGS": "a=x\\\\y"}
+    assert environment(profile_with({"a": "x\\y"}), 1)["MQTEST_SETTINGS"] == "a=x\\\\y"
     with pytest.raises(SettingError, match=r"^broker\.a: a setting of Kafka is one line$"):
         environment(profile_with({"a": "x\nb=1"}), 1)
 
 
-def test_only_fsync_promises_a_power_cut_of_all_and_acks_1_promises_no_fault() -> None:
+def test_the_features_are_arguments_of_the_tool_that_formats() -> None:
+    asked = environment(load_profiles("kafka")["acks-all-no-elr"], 3)
+    assert asked["MQTEST_FORMAT"] == "--feature eligible.leader.replicas.version=0"
+
+
+def test_a_feature_that_is_not_finalized_is_at_level_0_and_one_that_did_not_take_is_named() -> None:
+    finalized = {"metadata.version": 30}
+    expected = {"feature.metadata.version": "30", "feature.x": "0"}
+    assert kafka.features_in_force({"x": 0}, finalized) == expected
+    with pytest.raises(SettingError, match=r"^feature\.x = 1 did not take: the cluster has 0$"):
+        kafka.features_in_force({"x": 1}, finalized)
+
+
+LADDER = {
+    # power-cut of:           follower leader all
+    "acks-1": ("kill:follower", True, False, False),
+    "acks-0": ("none", False, False, False),
+    "acks-all-min-1": ("kill:all", True, False, False),
+    "acks-all": ("kill:all", True, True, False),
+    "acks-all-auto-commit": ("kill:all", True, True, False),
+    "acks-all-no-elr": ("kill:all", True, False, False),
+    "acks-all-unclean": ("kill:all", True, False, False),
+    "acks-all-flush-1s": ("kill:all", True, True, False),
+    "acks-all-fsync": ("kill:all", True, True, True),
+    "transactional": ("kill:all", True, True, True),
+}
+
+
+def test_the_ladder_and_what_each_rung_promises() -> None:
     profiles = load_profiles("kafka")
-    assert [(name, "power-cut:all" in p.promise.survives) for name, p in profiles.items()] == [
-        ("acks-1", False),
-        ("acks-all", False),
-        ("acks-all-fsync", True),
-    ]
-    assert profiles["acks-1"].promise.survives == ("none",)
-    assert profiles["acks-1"].promise.order is Order.NONE
-    assert profiles["acks-all"].promise.duplicates is Duplicates.REDELIVERED
-    assert set(profiles["acks-all-fsync"].promise.survives) - set(profiles["acks-all"].promise.survives) == {
-        "power-cut:all"
-    }
+    assert list(profiles) == list(LADDER)
+    for name, (process, *power) in LADDER.items():
+        promise = profiles[name].promise
+        assert covers(promise, process, 3) is (name != "acks-0"), name
+        assert [covers(promise, f"power-cut:{t}", 3) for t in ("follower", "leader", "all")] == power, name
+        assert covers(promise, "kill:leader", 3) is (process == "kill:all"), name
+    assert {name for name, p in profiles.items() if not p.acknowledged} == {"acks-0"}
+    assert {name for name, p in profiles.items() if p.promise.output is Output.EXACTLY_ONCE} == {"transactional"}
+    assert profiles["acks-all-auto-commit"].promise.output is Output.NONE
+    assert profiles["acks-all-min-1"].promise.order is Order.NONE
+    assert profiles["transactional"].promise.duplicates is Duplicates.REDELIVERED
 
 
 # --- settings read back
@@ -130,14 +160,13 @@ def test_the_client_settings_of_every_profile_are_known_to_the_library() -> None
 # --- ready
 
 
-def test_leader_followers_and_controller_are_by_the_newest_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leader_and_controller_are_by_the_newest_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [Node(f"kafka-{i}", ALIVE[i]) for i in ALL]
     cut_off, new = one_partition(1, 4), one_partition(2, 5, in_sync=(2, 3))
     monkeypatch.setattr(kafka, "view", lambda address, *_: cut_off if address == ALIVE[1] else new)
     monkeypatch.setattr(kafka, "quorum_leader", lambda address, *_: (1, 7) if address == ALIVE[1] else (3, 8))
     broker = kafka.connect(load_profiles("kafka")["acks-all"], nodes, 1)
-    assert (broker.leader(0), broker.followers(0), broker.controller()) == ("kafka-2", ["kafka-3"], "kafka-3")
-    assert (broker.leader(1), broker.followers(1)) == (None, [])
+    assert (broker.leader(0), broker.leader(1), broker.controller()) == ("kafka-2", None, "kafka-3")
     assert broker.counts() == {}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from mqtest import columns, ledger
 from mqtest.errors import LedgerError
-from mqtest.model import Outcome
+from mqtest.model import NOBODY, RUNNER, Flag, Outcome
 
 
 def _listed(loaded: columns.Columns) -> dict[str, list[int]]:
@@ -134,6 +134,30 @@ def test_a_writer_that_comes_back_goes_on_after_its_last_row(tmp_path: Path) -> 
     assert ledger.load_receipts(tmp_path / "receipts.0")["received_ns"].tolist() == [1, 2]
 
 
+def test_a_writer_that_comes_back_knows_what_it_had(tmp_path: Path) -> None:
+    sends, receipts = ledger.SendsWriter(tmp_path / "sends.0"), ledger.ReceiptsWriter(tmp_path / "receipts.0")
+    assert (sends.next_epoch, receipts.next_epoch, receipts.own, receipts.positions) == (0, 0, 0, {})
+    for seq, epoch in enumerate([0, 0, 2]):
+        sends.sent(seq, 0, 0, epoch, 1 + seq)
+    sends.settle(1, Outcome.UNKNOWN, -1, 0, 9)
+    assert ledger.open_sends(tmp_path / "sends.0") == 2
+    for producer, seq, place, offset, flags in [
+        (0, 0, 0, 5, 0),
+        (0, 1, 1, 3, Flag.REDELIVERED),
+        (0, 2, 1, 2, Flag.FOREIGN),
+        (NOBODY, -1, 0, 7, Flag.CORRUPT),
+        (RUNNER, 0, 0, 6, 0),
+    ]:
+        receipts.append(1, producer, seq, place, offset, flags, 4)
+    sends.close()
+    receipts.close()
+    sends, receipts = ledger.SendsWriter(tmp_path / "sends.0"), ledger.ReceiptsWriter(tmp_path / "receipts.0")
+    assert (sends.next_epoch, receipts.next_epoch, receipts.own) == (3, 5, 2)
+    assert receipts.positions == {0: 7, 1: 3}
+    sends.close()
+    receipts.close()
+
+
 def test_columns_grow_past_a_step(tmp_path: Path) -> None:
     sends, receipts = ledger.SendsWriter(tmp_path / "sends.0"), ledger.ReceiptsWriter(tmp_path / "audit.0")
     rows = columns.STEP_ROWS + 10
@@ -169,7 +193,7 @@ _VICTIM = """
 import itertools, sys
 from pathlib import Path
 from mqtest.ledger import ReceiptsWriter, SendsWriter
-from mqtest.model import Outcome
+from mqtest.model import NOBODY, RUNNER, Flag, Outcome
 sends = SendsWriter(Path(sys.argv[1]) / "sends.0")
 receipts = ReceiptsWriter(Path(sys.argv[1]) / "receipts.0")
 for seq in itertools.count():

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from mqtest import live
-from mqtest.faults import parse_fault
 from mqtest.live import PlainWatch, ScreenWatch, TimeLeft, duration, judged_line, planned_line
 from mqtest.model import Cell, Duplicates, Kind, Order, Phases, Profile, Promise, Workload
+from mqtest.schedule import parse_fault
 from mqtest.watch import Progress, SilentWatch, Watch
 
 PROMISE = Promise(survives=("none",), duplicates=Duplicates.NONE, order=Order.PLACE, source="test")
@@ -20,7 +20,7 @@ PROFILE = Profile(
     settings={},
 )  # fmt: skip
 CELL = Cell(
-    id="002-kafka", index=2, profile=PROFILE, fault=parse_fault("kill:all", "test"), repeat=1, seed=1, nodes=3,
+    id="002-kafka", index=2, profile=PROFILE, fault=parse_fault("kill:all", "test", {}), repeat=1, seed=1, nodes=3,
     workload=Workload(), phases=Phases(), floor=1, fs="ext4", disk_mb=64, version="1",
 )  # fmt: skip
 LOST = {

@@ -175,12 +175,12 @@ def test_address_that_hangs_is_passed_over_and_all_of_them_are_an_error_in_time(
     with amqp_server(silent=True) as paused, amqp_server() as alive:
         began = time.monotonic()
         producer, _ = opened(wiring(paused.address, alive.address))
-        assert 0.3 < time.monotonic() - began < 1.0
+        assert 0.3 < time.monotonic() - began < 2.0
         producer.close(1)
         began = time.monotonic()
         with pytest.raises(ClientError, match=paused.address):
             opened(wiring(paused.address, paused.address))
-        assert 0.8 < time.monotonic() - began < 2.0
+        assert 0.8 < time.monotonic() - began < 3.0
 
 
 def test_address_that_refuses_is_an_error_at_once() -> None:

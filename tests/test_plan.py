@@ -28,8 +28,8 @@ def scenario(tmp_path: Path) -> Scenario:
     return load(path)
 
 
-def test_all_cells_in_order(scenario: Scenario) -> None:
-    assert [cell.id for cell in plan(scenario).cells] == [
+def test_all_cells(scenario: Scenario) -> None:
+    assert sorted(cell.id for cell in plan(scenario).cells) == [
         "001-memory-log-safe-none-1",
         "002-memory-log-safe-none-2",
         "003-memory-log-safe-kill-leader-1",
@@ -43,7 +43,7 @@ def test_all_cells_in_order(scenario: Scenario) -> None:
         "011-memory-queue-safe-power-cut-all-1",
         "012-memory-queue-safe-power-cut-all-2",
     ]
-    assert [c.index for c in plan(scenario).cells if c.must_lose] == [5, 6, 11, 12]
+    assert sorted(c.index for c in plan(scenario).cells if c.must_lose) == [5, 6, 11, 12]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_all_cells_in_order(scenario: Scenario) -> None:
     ],
 )
 def test_only(scenario: Scenario, only: list[str], indices: list[int]) -> None:
-    assert [c.index for c in plan(scenario, only=only).cells] == indices
+    assert sorted(c.index for c in plan(scenario, only=only).cells) == indices
 
 
 def test_only_that_matches_nothing_is_an_error(scenario: Scenario) -> None:
@@ -68,7 +68,7 @@ def test_only_that_matches_nothing_is_an_error(scenario: Scenario) -> None:
 def test_shards_are_disjoint_and_whole(scenario: Scenario) -> None:
     shards = [plan(scenario, shard=(i, 5)).cells for i in range(1, 6)]
     assert sorted(c.index for shard in shards for c in shard) == list(range(1, 13))
-    assert [c.index for c in shards[0]] == [1, 6, 11]
+    assert [len(shard) for shard in shards] == [3, 3, 2, 2, 2]
 
 
 def test_seeds_depend_on_seed_and_cell_only(scenario: Scenario) -> None:
@@ -87,3 +87,62 @@ def test_disks_grow_with_the_load(scenario: Scenario, tmp_path: Path) -> None:
     heavier = tmp_path / "heavy.toml"
     heavier.write_text(TEXT + "[workload]\nrate_per_s = 20000\n")
     assert plan(load(heavier)).disk_mb > plan(scenario).disk_mb
+
+
+def test_the_order_is_shuffled_by_the_seed_and_the_cells_stay_the_same(scenario: Scenario) -> None:
+    one, again, other = (plan(scenario, seed=seed).cells for seed in (1, 1, 2))
+    assert [c.id for c in one] == [c.id for c in again]
+    assert [c.id for c in one] != [c.id for c in other]
+    assert sorted(c.id for c in one) == sorted(c.id for c in other)
+    assert [c.index for c in one] != sorted(c.index for c in one)
+
+
+def test_more_cells_than_allowed_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("max_cells = 11\n" + TEXT)
+    with pytest.raises(UsageError, match=r"max_cells: 12 cells, and no more than 11 are allowed"):
+        plan(load(path))
+    path.write_text("max_cells = 12\n" + TEXT)
+    assert len(plan(load(path)).cells) == 12
+
+
+def test_what_is_skipped_is_no_cell(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('skip = ["memory/queue-safe/kill:*"]\n' + TEXT)
+    names = [f"{c.profile.name}/{c.fault}" for c in plan(load(path)).cells]
+    assert "queue-safe/kill:leader" not in names
+    assert len(names) == 10
+
+
+CHAOS = """
+title = "t"
+question = "q?"
+profiles = ["memory/log-safe"]
+faults = ["chaos"]
+nodes = 1
+[schedule.chaos]
+draw = ["kill:leader", "pause:one", "power-cut:all"]
+lasts_s = 60
+every_s = 5
+hold_s = [1, 3]
+"""
+
+
+def test_a_drawn_schedule_comes_from_the_cells_seed_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(CHAOS)
+    one, again, other = (plan(load(path), seed=seed).cells[0] for seed in (1, 1, 2))
+    assert one.fault == again.fault
+    assert one.fault != other.fault
+    assert len(one.fault.groups) == 12
+    held = [step.for_s for group in one.fault.groups for step in group]
+    assert all(for_s is not None and 1 <= for_s <= 3 for for_s in held)
+    assert len({str(step) for step in one.fault.steps}) == 3
+
+
+def test_the_expected_time_and_disk_of_a_schedule_are_of_the_whole_of_it(tmp_path: Path) -> None:
+    short, long = tmp_path / "short.toml", tmp_path / "long.toml"
+    short.write_text(CHAOS)
+    long.write_text(CHAOS.replace("lasts_s = 60", "lasts_s = 600"))
+    assert plan(load(long)).expected_s > plan(load(short)).expected_s + 500
+    assert plan(load(long)).disk_mb > plan(load(short)).disk_mb

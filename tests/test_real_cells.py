@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import pytest
 
-from mqtest import cell_run, faults
+from mqtest import faults
 from mqtest.ledger import events_path, load_events, load_sends, sends_folders
 from mqtest.model import RUNNER, Outcome, Verdict
 from tests.cells import REAL, changed, make_cell, run_cell
@@ -57,7 +57,7 @@ def test_fsync_before_the_ack_is_what_saves_a_quorum_queue(tmp_path: Path) -> No
 
 def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only_kills = replace(faults.FAULTS["power-cut"], do=faults.FAULTS["kill"].do)
-    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
     judged = run_cell(tmp_path, make_cell("kafka/acks-all", "power-cut:all"))
     assert judged.verdict is Verdict.INVALID, judged.reason
 
@@ -65,8 +65,8 @@ def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("fault", ["pause:leader", "partition:leader"])
 def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     action = fault.partition(":")[0]
-    idle = replace(faults.FAULTS[action], do=lambda _cluster, _names: {})
-    monkeypatch.setattr(cell_run, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
+    idle = replace(faults.FAULTS[action], do=lambda _hit: {})
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
     judged = run_cell(tmp_path, make_cell("rabbitmq/quorum", fault))
     assert judged.verdict is Verdict.INVALID, judged.reason
 

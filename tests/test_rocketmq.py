@@ -191,12 +191,6 @@ def test_nodes_are_awaited_one_by_one(scripted: Scripted) -> None:
     scripted.broker.await_nodes(1)  # in sync comes later
 
 
-def test_followers_are_the_live_replicas_but_the_master(scripted: Scripted) -> None:
-    assert scripted.broker.followers(0) == ["rocketmq-2", "rocketmq-3"]
-    scripted.words.dead, scripted.words.in_sync, scripted.words.master = {1}, {2}, 2
-    assert scripted.broker.followers(0) == ["rocketmq-3"]
-
-
 def test_controller_is_the_one_that_leads(scripted: Scripted) -> None:
     assert scripted.broker.controller() == "rocketmq-ns-1"
     scripted.words.controller_leads = False

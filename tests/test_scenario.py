@@ -8,7 +8,7 @@ import pytest
 
 from mqtest import paths
 from mqtest.errors import UsageError
-from mqtest.model import Consume, Fault
+from mqtest.model import NO_FAULT, Consume, Fault, Step
 from mqtest.plan import plan
 from mqtest.scenario import load, locate
 
@@ -34,14 +34,14 @@ def write(folder: Path, text: str) -> Path:
 def test_a_good_one(tmp_path: Path) -> None:
     scenario = load(write(tmp_path, GOOD))
     assert [p.path for p in scenario.profiles] == ["memory/log-safe"]
-    assert scenario.faults == (Fault("none", ""), Fault("kill", "leader"))
-    assert scenario.workload.rate_per_s == 100
-    assert scenario.workload.consume is Consume.AFTER_HEAL
+    assert scenario.faults == (NO_FAULT, Fault("kill:leader", ((Step("kill", "leader"),),)))
+    assert scenario.arms[0].workload.rate_per_s == 100
+    assert scenario.arms[0].workload.consume is Consume.AFTER_HEAL
     assert scenario.versions == {"memory": "embedded"}
 
 
 def test_closed_loop_has_no_rate(tmp_path: Path) -> None:
-    assert load(write(tmp_path, "closed_loop = true" + GOOD)).workload.rate_per_s is None
+    assert load(write(tmp_path, "closed_loop = true" + GOOD)).arms[0].workload.rate_per_s is None
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,7 @@ def test_closed_loop_has_no_rate(tmp_path: Path) -> None:
         ('"kill:leader"', '"partition:leader"', "memory cannot have 'partition'"),
         ('"kill:leader"', '"none"', "faults: none stands twice"),
         ("nodes = 1", "nodes = 0", "nodes: must be at least 1"),
+        ("nodes = 1", "max_cells = 0", "max_cells: must be at least 1"),
         ("nodes = 1", 'must_lose = ["kill:all"]', "must_lose: kill:all is not among the scenario's faults"),
         ("nodes = 1", 'fs = "ntfs"', "fs: filesystem 'ntfs' is not known; allowed: ext4, xfs"),
         ("nodes = 1", 'version = { kafka = "4" }', "version.kafka: no profile of that broker"),
@@ -97,6 +98,7 @@ def test_a_shipped_one_is_found_by_name() -> None:
 def test_shipped_scenarios_load_and_plan(path: Path) -> None:
     scenario = load(path)
     cells = plan(scenario).cells
-    assert len(cells) == len(scenario.profiles) * len(scenario.faults) * scenario.repeats
+    pairs = [(p, f) for p in scenario.profiles for f in scenario.faults if not scenario.skips(p, f)]
+    assert len(cells) == len(pairs) * len(scenario.arms) * scenario.repeats
     head = path.read_text().splitlines()[0]
     assert head.startswith(f"# {len(cells)} cells, "), "its cells and time stand in its head"

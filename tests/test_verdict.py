@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mqtest.fault_log import groups_of
 from mqtest.model import Duplicates, Order, Promise, Verdict
-from mqtest.verdict import Facts, covers, fault_bit, verdict
+from mqtest.verdict import Facts, covers, fault_bit, felt, might_have_lost, verdict
 
 PROMISE = Promise(
     survives=("none", "kill:leader", "kill:all+partition:one"),
@@ -39,6 +40,7 @@ KEPT = Facts(
     promise=PROMISE,
     acknowledged=True,
     floor=100,
+    nodes=3,
     found=CLEAN,
     dead=None,
     failed=None,
@@ -162,7 +164,77 @@ def test_not_found_without_acknowledgements_is_as_documented_under_any_fault(fau
     ],
 )
 def test_a_composed_fault_is_covered_only_as_a_whole(fault: str, listed: bool) -> None:
-    assert covers(PROMISE, fault) is listed
+    assert covers(PROMISE, fault, 3) is listed
+
+
+@pytest.mark.parametrize(
+    ("survives", "fault", "listed"),
+    [
+        ("kill:*", "kill:all", True),
+        ("kill:*", "pause:all", False),
+        ("kill:*", "none", False),
+        ("*:follower", "pause:follower", True),
+        ("*:follower", "pause:leader", False),
+        ("kill:*", "kill:one+kill:leader", False),
+        ("*", "kill:one+kill:leader", False),
+        ("kill:*+pause:one", "pause:one+kill:leader", True),
+        ("kill:*+pause:one", "pause:one+pause:leader", False),
+    ],
+)
+def test_a_pattern_matches_one_step(survives: str, fault: str, listed: bool) -> None:
+    assert covers(replace(PROMISE, survives=(survives,)), fault, 3) is listed
+
+
+@pytest.mark.parametrize("target", ["leader", "one", "all"])
+def test_on_one_node_whoever_is_hit_is_all(target: str) -> None:
+    safe, unsafe = (replace(PROMISE, survives=(f"kill:{listed}",)) for listed in ("all", "leader"))
+    assert (covers(safe, f"kill:{target}", 1), covers(unsafe, f"kill:{target}", 1)) == (True, False)
+    assert covers(safe, f"kill:{target}", 3) is (target == "all")
+    assert covers(safe, "mine", 1, [[f"kill:{target}"], ["kill:one"]])
+    assert not covers(safe, "kill:producers", 1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "listed"),
+    [
+        ([["kill:leader"], ["kill:leader"]], True),
+        ([["kill:leader"], ["partition:one", "kill:all"]], True),
+        ([["kill:leader"], ["kill:all"]], False),
+        ([["kill:all"]], False),
+    ],
+)
+def test_a_schedule_is_covered_when_each_of_its_groups_is(groups: list[list[str]], listed: bool) -> None:
+    assert covers(PROMISE, "mine", 3, groups) is listed
+    assert covers(replace(PROMISE, survives=("mine",)), "mine", 3, groups)
+    lost = with_found(replace(KEPT, fault="mine", groups=groups), lost=3)
+    assert (verdict(lost)[0] is Verdict.BROKEN) is listed
+
+
+@pytest.mark.parametrize(
+    ("cell", "groups"),
+    [
+        ({}, []),
+        ({"fault": "none"}, []),
+        ({"fault": "none", "groups": []}, []),
+        ({"fault": "kill:leader"}, [["kill:leader"]]),
+        ({"fault": "kill:all+pause:one"}, [["kill:all", "pause:one"]]),
+        ({"fault": "mine", "groups": [["kill:all"], ["kill:all"]]}, [["kill:all"], ["kill:all"]]),
+    ],
+)
+def test_the_groups_of_a_cell(cell: dict[str, Any], groups: list[list[str]]) -> None:
+    assert groups_of(cell) == groups
+
+
+def part(number: int, evidence: Any) -> dict[str, Any]:
+    return {**step("healed", evidence), "part": number}
+
+
+def test_each_part_of_a_schedule_must_prove_itself() -> None:
+    groups = [["kill:leader"], ["kill:leader"]]
+    assert fault_bit(groups, [part(0, BIT), part(1, BIT)]) is True
+    assert fault_bit(groups, [part(0, BIT), part(1, {})]) is False
+    assert fault_bit(groups, [part(0, BIT)]) is False
+    assert fault_bit(groups, [part(0, BIT), part(1, BIT), part(2, BIT)]) is False
 
 
 def step(step_: str, evidence: Any = None, action: str = "kill", target: str = "leader") -> dict[str, Any]:
@@ -196,4 +268,75 @@ _BITES = [
 
 @pytest.mark.parametrize(("fault", "events", "bit"), _BITES)
 def test_evidence(fault: str, events: list[dict[str, Any]], bit: bool | None) -> None:
-    assert fault_bit(fault, [{"t_ns": 0, "event": "phase", "name": "steady"}, *events]) is bit
+    assert fault_bit(groups_of({"fault": fault}), [{"t_ns": 0, "event": "phase", "name": "steady"}, *events]) is bit
+
+
+def aimed(number: int, name: str, evidence: Any = None) -> list[dict[str, Any]]:
+    """One part, begun and healed."""
+    action, _, aim = name.partition(":")
+    says = {"t_ns": 1, "event": "fault", "part": number, "action": action, "aim": aim, "target": ["a"]}
+    return [says | {"step": "injected", "evidence": evidence or {}}, says | {"step": "healed", "evidence": {}}]
+
+
+_SCHEDULE = [["kill:leader", "pause:one"], ["kill:all"]]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "left"),
+    [
+        ((BIT, BIT, BIT), _SCHEDULE),
+        ((BIT, None, BIT), [["kill:leader"], ["kill:all"]]),
+        ((None, BIT, None), [["pause:one"]]),
+        ((None, None, BIT), [["kill:all"]]),
+        ((None, None, None), []),
+    ],
+)
+def test_what_was_felt_of_a_schedule(evidence: tuple[Any, ...], left: list[list[str]]) -> None:
+    names = [name for group in _SCHEDULE for name in group]
+    events = [e for i, name in enumerate(names) for e in aimed(i, name, evidence[i])]
+    assert felt(_SCHEDULE, events) == left
+
+
+def test_what_was_felt_is_named_by_the_step_that_was_injected() -> None:
+    events = [*aimed(0, "pause:one", BIT), *aimed(1, "kill:leader")]  # the later step of the group came first
+    assert felt([["kill:leader", "pause:one"]], events) == [["pause:one"]]
+
+
+def test_what_was_felt_in_an_older_ledger_is_named_by_its_action() -> None:
+    events = [step("injected", BIT, "pause", "b"), step("injected", {}, "kill", "a")]
+    assert felt([["kill:leader", "pause:one"]], events) == [["pause:one"]]
+
+
+def test_a_schedule_that_was_cut_short_cannot_be_told() -> None:
+    groups, ended = [["kill:leader"], ["kill:all"]], [{"t_ns": 2, "event": "dead", "why": "x"}]
+    assert fault_bit(groups, [*aimed(0, "kill:leader", BIT), *ended]) is None
+    assert fault_bit(groups, [*aimed(0, "kill:leader", BIT), {"t_ns": 2, "event": "failed"}]) is None
+    assert fault_bit(groups, aimed(0, "kill:leader", BIT)) is False
+    assert fault_bit(groups, ended) is False
+    assert fault_bit(groups, [*aimed(0, "kill:leader", BIT), *aimed(1, "kill:all"), *ended]) is False
+
+
+@pytest.mark.parametrize(
+    ("left", "decided", "judged_as"),
+    [
+        ([["kill:leader"]], Verdict.BROKEN, "kill:leader (the rest of the fault a-schedule did not bite)"),
+        ([["kill:leader"], ["kill:all"]], Verdict.INVALID, None),
+        ([["power-cut:all"]], Verdict.INVALID, None),
+        ([], Verdict.BROKEN, "none (the fault a-schedule did not bite)"),
+    ],
+)
+def test_a_fault_that_bit_in_part_is_judged_as_what_is_left_of_it(
+    left: list[list[str]], decided: Verdict, judged_as: str | None
+) -> None:
+    groups = [["kill:leader"], ["power-cut:all"]]
+    lost = with_found(replace(KEPT, fault="a-schedule", groups=groups, felt=left, bit=False), lost=5)
+    assert verdict(lost)[0] is decided
+    assert judged_as is None or verdict(lost)[1] == f"5 lost under {judged_as}"
+
+
+@pytest.mark.parametrize(
+    ("facts", "might"),
+    [(KEPT, False), (UNLISTED, True), (replace(KEPT, acknowledged=False), True)],
+)
+def test_what_might_have_lost(facts: Facts, might: bool) -> None:
+    assert might_have_lost(facts) is might

@@ -1,10 +1,9 @@
 """What mqtest must be able to ask of a broker: the protocol Broker, and the table of brokers.
 
 A broker is one module here and one folder in compose/. The module has `environment` (how a profile becomes the
-variables of compose.yaml), `TARGETS` (whom a fault can hit; `controller` only where one can be told) and `connect`.
-It brings the cluster ready, finds the leader, reads settings back, and says what is left to consume. It never
-produces or consumes; clients do. Every call is bounded and raises ClusterError; "ready" is what the broker itself
-says, never an open port.
+variables of compose.yaml), `NO_TARGETS` (whom a fault cannot hit there) and `connect`. It brings the cluster ready,
+finds the leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do.
+Every call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
 """
 
 from __future__ import annotations
@@ -19,7 +18,29 @@ from mqtest.model import Node, Profile, Wiring
 TOPIC = "mqtest"
 
 
-class Broker(Protocol):
+class Reachable(Protocol):
+    """What can be asked of any cluster that carries a cell, ours or not."""
+
+    def leader(self, place: int) -> str | None:
+        """Name of the node that leads the place (RabbitMQ classic: hosts it), or None while there is none."""
+
+    def remaining(self, positions: Mapping[int, int]) -> int:
+        """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
+        read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
+        where it keeps them, since the last start of the node, `published` and `delivered`. Log, and where nobody
+        tells: empty."""
+
+    def wiring(self) -> Wiring:
+        """What clients need."""
+
+    def close(self) -> None:
+        """Drop admin connections."""
+
+
+class Broker(Reachable, Protocol):
     """One running cluster of one cell. Constructed before the nodes answer; `await_nodes` comes first."""
 
     def await_nodes(self, timeout_s: float) -> None:
@@ -41,36 +62,16 @@ class Broker(Protocol):
         least every key of the profile's broker and topic tables. Raises SettingError, which names the setting,
         when one did not take on some node."""
 
-    def leader(self, place: int) -> str | None:
-        """Name of the node that leads the place (RabbitMQ classic: hosts it), or None while there is none."""
-
-    def followers(self, place: int) -> Sequence[str]:
-        """Names of the nodes that hold a live copy of the place and do not lead it, by the broker's own word; empty
-        where there is one copy only, or no leader to tell. Raises ClusterError when nobody answers."""
-
     def controller(self) -> str | None:
         """Name of the node that decides who leads (Kafka: the active KRaft controller; RocketMQ: the leading
         controller). None while there is none, and for a broker that has none or does not tell."""
-
-    def counts(self) -> Mapping[str, int]:
-        """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
-        where it keeps them, since the last start of the node, `published` and `delivered`. Log: empty."""
-
-    def remaining(self, positions: Mapping[int, int]) -> int:
-        """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
-        read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
-
-    def wiring(self) -> Wiring:
-        """What clients need."""
-
-    def close(self) -> None:
-        """Drop admin connections."""
 
 
 class BrokerModule(Protocol):
     """A module of this package."""
 
-    TARGETS: Sequence[str]
+    NO_TARGETS: Sequence[str]
+    """of targets.TARGETS"""
 
     def environment(self, profile: Profile, nodes: int) -> Mapping[str, str]:
         """Variables for compose.yaml that carry the profile's settings."""

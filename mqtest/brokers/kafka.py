@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -28,14 +28,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 )
 
 from mqtest.brokers import TOPIC
-from mqtest.brokers.kafka_wire import Partition, View, features, quorum_leader, view
+from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
+from mqtest.clients import library_settings
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
 
 T = TypeVar("T")
 
-TARGETS: Sequence[str] = ("leader", "follower", "controller", "one", "all")
+NO_TARGETS: Sequence[str] = ()
+PIPELINES = True
+"""`create_output` here, and `open_transformer` in its client"""
 BRING_UP_S = 10.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -66,9 +69,11 @@ _log.addHandler(logging.NullHandler())
 
 
 def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
-    """MQTEST_NODES, and MQTEST_SETTINGS: the profile's `broker` table as lines of a properties file."""
+    """MQTEST_NODES; MQTEST_SETTINGS: the profile's `broker` table as lines of a properties file; MQTEST_FORMAT: its
+    `feature` table as arguments of the storage tool."""
     lines = [f"{key}={_line(key, value)}" for key, value in profile.settings.get("broker", {}).items()]
-    return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines)}
+    levels = [f"--feature {name}={level}" for name, level in profile.settings.get("feature", {}).items()]
+    return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines), "MQTEST_FORMAT": " ".join(levels)}
 
 
 def connect(profile: Profile, nodes: Sequence[Node], places: int) -> Kafka:
@@ -90,20 +95,25 @@ class Kafka:
 
     def create_places(self) -> None:
         """Make the topic; raises SettingError when Kafka refuses one of the profile's topic settings."""
+        self._create(TOPIC)
+
+    def create_output(self) -> None:
+        """Make the topic that transformers write to, like the other one."""
+        self._create(self.wiring().output.topic)
+
+    def _create(self, name: str) -> None:
         asked = self._topic_settings()
-        topic = NewTopic(TOPIC, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
+        topic = NewTopic(name, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
         with self._admin("create the topic") as admin:
             made = admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S)
             try:
-                made[TOPIC].result(ADMIN_TIMEOUT_S + 1)
+                made[name].result(ADMIN_TIMEOUT_S + 1)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.INVALID_CONFIG:
                     raise
                 said = error.args[0].str()
-                name = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
-                raise SettingError(
-                    f"topic.{name} = {asked.get(name, '…')} did not take: Kafka says {said!r}"
-                ) from error
+                key = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
+                raise SettingError(f"topic.{key} = {asked.get(key, '…')} did not take: Kafka says {said!r}") from error
 
     def await_ready(self, timeout_s: float) -> None:
         """Until every node sees every node alive, and all agree on the leaders of all partitions, with every replica
@@ -114,7 +124,7 @@ class Kafka:
         """The release in the name of the jar that the nodes run, as they read it back (the protocol itself has no
         word for it); where a node does not have it, the metadata version that the cluster has finalized."""
         with self._admin("read the version") as admin:
-            found = {self._describe(admin, ResourceType.BROKER, str(i)).get(RELEASE) for i in self._nodes}
+            found = {describe(admin, ResourceType.BROKER, str(i)).get(RELEASE) for i in self._nodes}
         if len(found) == 1 and (release := found.pop()) and release[0].isdigit():
             return release
         return f"metadata.version {self._features().get('metadata.version', 'unknown')}"
@@ -123,8 +133,8 @@ class Kafka:
         """`broker.…` and `topic.…`: the profile's keys and the decisive ones, as read back; `feature.…`: what the
         cluster has finalized. Raises SettingError for the first one that did not take on some node."""
         with self._admin("read the settings back") as admin:
-            nodes = {n.name: self._describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
-            topic = {f"topic {TOPIC}": self._describe(admin, ResourceType.TOPIC, TOPIC)}
+            nodes = {n.name: describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
+            topic = {f"topic {TOPIC}": describe(admin, ResourceType.TOPIC, TOPIC)}
         check_clients(self._profile)
         in_force: dict[str, str] = {}
         for table, found in (("broker", nodes), ("topic", topic)):
@@ -134,20 +144,14 @@ class Kafka:
                     check_taken(table, key, value, where, values)
             first = next(iter(found.values()))
             in_force |= {f"{table}.{key}": first.get(key) or "" for key in sorted({*asked, *DECISIVE[table]})}
-        return in_force | {f"feature.{name}": str(level) for name, level in sorted(self._features().items())}
+        return in_force | features_in_force(self._profile.settings.get("feature", {}), self._features())
 
     def leader(self, place: int) -> str | None:
         """The leader in the view with the highest leader epoch; None while that has none or no node answers."""
-        newest = self._newest(place)
+        seen = [v.partitions[TOPIC, place] for v in self._views().values() if (TOPIC, place) in v.partitions]
+        newest = max(seen, key=lambda p: p.epoch, default=None)
         node = self._nodes.get(newest.leader) if newest else None
         return node.name if node else None
-
-    def followers(self, place: int) -> Sequence[str]:
-        """The replicas in sync but the leader, in the same view."""
-        newest = self._newest(place)
-        if newest is None or newest.leader not in self._nodes:
-            return []
-        return [node.name for i, node in self._nodes.items() if i in newest.in_sync and i != newest.leader]
 
     def controller(self) -> str | None:
         """The leader of the metadata quorum in the highest epoch that any node tells; None when none does."""
@@ -159,17 +163,10 @@ class Kafka:
         """A log has none."""
         return {}
 
-    def _newest(self, place: int) -> Partition | None:
-        seen = [v.partitions[TOPIC, place] for v in self._views().values() if (TOPIC, place) in v.partitions]
-        return max(seen, key=lambda p: p.epoch, default=None)
-
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(TOPIC, place): latest for place in range(self._places)}
         with self._admin("read the end positions") as admin:
-            answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
-            ends = {p.partition: future.result(ADMIN_TIMEOUT_S + 1).offset for p, future in answers.items()}
+            ends = positions_of(admin, TOPIC, range(self._places), end=True)
         return sum(max(0, end - positions.get(place, -1) - 1) for place, end in ends.items())
 
     def wiring(self) -> Wiring:
@@ -256,22 +253,37 @@ class Kafka:
     @contextmanager
     def _admin(self, what: str) -> Iterator[AdminClient]:
         """A new AdminClient; a failed call in the block comes out as ClusterError."""
-        settings: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": ",".join(self._addresses()),
-            "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
-            "socket.connection.setup.timeout.ms": 2000,
-            "reconnect.backoff.max.ms": 500,
-        }
         try:
-            yield AdminClient(settings, logger=_log)
+            yield admin_client(self._addresses(), {})
         except (KafkaException, TimeoutError) as error:
             raise ClusterError(f"Kafka did not {what}: {error}") from error
 
-    def _describe(self, admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
-        """Every setting of one node or topic as it is in force; None: Kafka does not tell the value."""
-        resource = ConfigResource(kind, name)
-        future = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
-        return {key: entry.value for key, entry in future.result(ADMIN_TIMEOUT_S + 1).items()}
+
+def admin_client(addresses: Sequence[str], access: Mapping[str, Value]) -> AdminClient:
+    """A new AdminClient; raises KafkaException for settings that it does not take."""
+    settings: dict[str, str | int | float | bool] = {
+        **access,
+        "bootstrap.servers": ",".join(addresses),
+        "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
+        "socket.connection.setup.timeout.ms": 2000,
+        "reconnect.backoff.max.ms": 500,
+    }
+    return AdminClient(settings, logger=_log)
+
+
+def describe(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
+    """Every setting of one node or topic as it is in force; None: Kafka does not tell the value."""
+    resource = ConfigResource(kind, name)
+    future = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
+    return {key: entry.value for key, entry in future.result(ADMIN_TIMEOUT_S + 1).items()}
+
+
+def positions_of(admin: AdminClient, topic: str, places: Iterable[int], *, end: bool) -> dict[int, int]:
+    """Place -> its next position (`end`), or its first."""
+    spec = OffsetSpec.latest() if end else OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, place): spec for place in places}
+    answers = admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+    return {p.partition: future.result(ADMIN_TIMEOUT_S + 1).offset for p, future in answers.items()}
 
 
 def check_clients(profile: Profile) -> None:
@@ -282,9 +294,18 @@ def check_clients(profile: Profile) -> None:
     )
     for table, kind, more in kinds:
         try:
-            kind({**profile.settings.get(table, {}), **more}, logger=_log)
+            kind({**library_settings(profile.settings.get(table, {})), **more}, logger=_log)
         except KafkaException as error:
             raise SettingError(f"{table}: the client library says {error.args[0].str()!r}") from error
+
+
+def features_in_force(asked: Mapping[str, Value], finalized: Mapping[str, int]) -> dict[str, str]:
+    """`feature.<name>` -> level; one that is not finalized is at level 0. Raises SettingError."""
+    levels = {**dict.fromkeys(asked, 0), **finalized}
+    for name, level in asked.items():
+        if levels[name] != level:
+            raise SettingError(f"feature.{name} = {level} did not take: the cluster has {levels[name]}")
+    return {f"feature.{name}": str(level) for name, level in sorted(levels.items())}
 
 
 def disagreement(views: Sequence[View]) -> str | None:

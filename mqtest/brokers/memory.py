@@ -18,10 +18,10 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError
 from mqtest.model import Kind, Node, Profile, Wiring
 
-TARGETS: Sequence[str] = ("leader", "one", "all")
+NO_TARGETS: Sequence[str] = ("follower", "controller", "other", "minority", "majority")
 BRING_UP_S = 0.5
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
-FAULTS: Sequence[str] = ("none", "kill", "stop", "pause", "power-cut")
+FAULTS: Sequence[str] = ("kill", "stop", "pause", "power-cut", "restart", "rolling-restart")
 """no partition: one node has no peers"""
 _ANSWER_S = 2.0
 
@@ -85,10 +85,6 @@ class MemoryBroker:
             return self._node.name if place < len(self._describe().places) else None
         except ClusterError:
             return None
-
-    def followers(self, place: int) -> Sequence[str]:
-        """See Broker: there is one copy."""
-        return ()
 
     def controller(self) -> str | None:
         """See Broker: nobody is elected."""

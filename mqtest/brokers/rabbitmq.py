@@ -29,7 +29,7 @@ from mqtest.model import Node, Profile, Value, Wiring
 
 T = TypeVar("T")
 
-TARGETS: Final = ("leader", "follower", "one", "all")
+NO_TARGETS: Final = ("controller",)
 BRING_UP_S = 9.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -165,15 +165,6 @@ class RabbitmqBroker:
         """See Broker: what most of the nodes that answer say."""
         votes = Counter(self._votes(self._queues[place]))
         return votes.most_common(1)[0][0] if votes else None
-
-    def followers(self, place: int) -> Sequence[str]:
-        """See Broker: the members that the leader sees online; a classic queue has none."""
-        leader = self.leader(place)
-        if leader is None:
-            return []
-        shown = self._ask(self._node(leader), f"queues/%2F/{self._queues[place]}?disable_stats=true")
-        online = {_host(member) for member in shown.get("online", ())} - {leader}
-        return [node.name for node in self._nodes if node.name in online]
 
     def controller(self) -> str | None:
         """See Broker: the leader of the metadata store is told by no API, only by a command on a node."""

@@ -25,7 +25,7 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
 
-TARGETS: Final = ("leader", "follower", "controller", "one", "all")
+NO_TARGETS: Final = ()
 BRING_UP_S = 25.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -39,7 +39,7 @@ BROKER_PORT: Final = 10911
 HA_PORT: Final = 10912
 
 _CALL_S: Final = 2.0
-_WRITE_S: Final = 20.0
+WRITE_S: Final = 20.0
 """bound of a call that makes a young broker create files: seen to take over 2 s on a busy machine"""
 _READY_S: Final = 60.0
 _JOIN_S: Final = 15.0
@@ -49,7 +49,7 @@ _EPOCH_TOPIC: Final = "mqtest-first-epoch"
 _PLAIN_TOPIC: Final = {"perm": "6", "order": "false", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0"}
 _TOPIC_FIELDS: Final = ("perm", "order", "topicFilterType", "topicSysFlag")
 """Keys of a profile's `topic` table that are fields of a topic; every other one is an attribute (`message.type`)."""
-_TELLING: Final = (
+TELLING: Final = (
     "flushDiskType",
     "flushIntervalCommitLog",
     "allAckInSyncStateSet",
@@ -180,20 +180,16 @@ class RocketMQ:
         self._await("every broker to join the controller", missing, timeout_s)
 
     def create_places(self) -> None:
-        settings = self._profile.settings.get("topic", {})
-        fields = _PLAIN_TOPIC | {key: _plain(settings[key]) for key in _TOPIC_FIELDS if key in settings}
-        attributes = [f"+{key}={_plain(value)}" for key, value in settings.items() if key not in _TOPIC_FIELDS]
-        self._create_topic(TOPIC, self._places, {**fields, "attributes": ",".join(attributes)})
+        self._create_topic(TOPIC, self._places, topic_fields(self._profile.settings.get("topic", {})))
         if len(self._brokers) > 1:
             self._leave_first_epoch()
 
     def _create_topic(self, name: str, queues: int, fields: Mapping[str, str]) -> None:
         """Make a topic at each broker: slaves would copy it only within 10 to 13 s."""
-        counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
-        asked = {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
+        asked = topic_request(name, queues, fields)
         for address, node in self._brokers.items():
             wait_until(  # a broker can be known to the controller before it listens
-                partial(self._call, address, Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=_WRITE_S),
+                partial(self._call, address, Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=WRITE_S),
                 _READY_S,
                 f"{node.name} to take the topic {name}",
                 swallow=(ClusterError,),
@@ -241,7 +237,7 @@ class RocketMQ:
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
         queue = {"topic": _EPOCH_TOPIC, "queueId": "0"}
         stored = self._position(self._master(), Request.GET_MAX_OFFSET, queue) + 1
-        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch ends here", _WRITE_S)
+        self._call(self._master(), Request.SEND_MESSAGE_V2, letters, b"an epoch ends here", WRITE_S)
         in_sync = [replica["brokerAddress"] for replica in old["inSyncReplicas"]]
         wait_until(
             lambda: all(self._position(address, Request.GET_MAX_OFFSET, queue) >= stored for address in in_sync),
@@ -311,7 +307,7 @@ class RocketMQ:
             text = self._call(address, Request.GET_BROKER_CONFIG).body.decode()
             config = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
             _compare(node.name, asked, config)
-            seen |= {f"broker.{key}": config[key].strip() for key in (*_TELLING, *asked) if key in config}
+            seen |= {f"broker.{key}": config[key].strip() for key in (*TELLING, *asked) if key in config}
         topic = self._topic(self._master())
         attributes = topic.pop("attributes", None) or {}
         wanted: dict[str, Value] = {"readQueueNums": self._places, "writeQueueNums": self._places}
@@ -326,12 +322,6 @@ class RocketMQ:
         # one group has all queues, so all places have one leader
         node = self._brokers.get(str(self._replicas().get("masterAddress")))
         return node.name if node else None
-
-    def followers(self, place: int) -> Sequence[str]:
-        replicas = self._replicas()
-        known = [*replicas.get("inSyncReplicas", ()), *replicas.get("notInSyncReplicas", ())]
-        alive = {r["brokerAddress"] for r in known if r["alive"]} - {replicas.get("masterAddress")}
-        return [node.name for address, node in self._brokers.items() if address in alive]
 
     def controller(self) -> str | None:
         address = self._leading_controller()
@@ -372,6 +362,19 @@ class RocketMQ:
         for link in self._links.values():
             link.close()
         self._links.clear()
+
+
+def topic_fields(settings: Mapping[str, Value]) -> Mapping[str, str]:
+    """A profile's `topic` table as fields of the request that makes the topic."""
+    fields = _PLAIN_TOPIC | {key: _plain(settings[key]) for key in _TOPIC_FIELDS if key in settings}
+    attributes = [f"+{key}={_plain(value)}" for key, value in settings.items() if key not in _TOPIC_FIELDS]
+    return {**fields, "attributes": ",".join(attributes)}
+
+
+def topic_request(name: str, queues: int, fields: Mapping[str, str]) -> Mapping[str, str]:
+    """All fields of UPDATE_AND_CREATE_TOPIC."""
+    counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
+    return {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
 
 
 def _compare(node: str, asked: Mapping[str, Value], config: Mapping[str, str]) -> None:

@@ -17,13 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from mqtest.errors import MqtestError, UsageError
-from mqtest.model import Delivery, Outcome, Wiring
+from mqtest.model import Delivery, Outcome, Value, Wiring
 
 OPEN_TIMEOUT_S = 5.0
 
 Settle = Callable[[int, Outcome, int, int], None]
 """settle(seq, outcome, offset, place): offset and place -1 where the broker did not say. May be called again for
 one seq when a late answer arrives; the ledger keeps the rule that UNKNOWN may become ACKED or DEGRADED."""
+
+
+OURS = "mqtest."
+"""settings that begin so are read by us, and never handed to a client library"""
 
 
 class ClientError(MqtestError):
@@ -56,7 +60,11 @@ class Producer(Protocol):
 
 
 class Consumer(Protocol):
-    """Receives messages, of all places unless it was opened for some."""
+    """Receives messages, of all places unless it was opened for some.
+
+    It may have `ends`: place -> last position before the end of the log as it was told, where there are positions that
+    are never delivered (Kafka transactions).
+    """
 
     @property
     def failed(self) -> str | None:
@@ -80,6 +88,28 @@ class Reader(Consumer, Protocol):
         """Log: first position that each place still has, by the broker's own word. Queue: 0 for each."""
 
 
+class Transformer(Protocol):
+    """A pipeline: inputs of one topic become outputs in another (`wiring.output`)."""
+
+    @property
+    def failed(self) -> str | None:
+        """Why this object is beyond use, else None."""
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """Place -> last position up to which the inputs are done with, of the places that it has now."""
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        """The inputs of the next batch; empty after timeout_s."""
+
+    def write(self, outputs: Sequence[tuple[int, bytes]]) -> Outcome:
+        """Write the outputs (place, body) of what poll returned, and remember how far that is; blocks, for a bounded
+        time. ACKED; REFUSED: as if the batch had never been read, it comes again; UNKNOWN: see `failed`."""
+
+    def close(self, timeout_s: float) -> None:
+        """Hand over what is still queued, and leave."""
+
+
 class Client(Protocol):
     """A module of this package."""
 
@@ -91,6 +121,9 @@ class Client(Protocol):
 
     def open_reader(self, wiring: Wiring, places: Sequence[int]) -> Reader:
         """Open the audit of these places; raises ClientError."""
+
+    def open_transformer(self, wiring: Wiring, number: int, epoch: int) -> Transformer:
+        """Connect transformer `number`; raises ClientError. Only where the broker's module has PIPELINES."""
 
 
 CLIENTS: Mapping[str, str] = {
@@ -110,3 +143,8 @@ def client(name: str) -> Client:
         return cast("Client", importlib.import_module(CLIENTS[name]))
     except ImportError as error:
         raise UsageError(f"client {name!r} cannot be imported: {error}") from error
+
+
+def library_settings(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """The settings that the client library is to have."""
+    return {key: value for key, value in settings.items() if not key.startswith(OURS)}

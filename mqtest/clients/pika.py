@@ -77,6 +77,7 @@ class PikaProducer:
             self._prepare,
             heartbeat=int(options["heartbeat"]),
             blocked_timeout_s=float(options["blocked_connection_timeout"]),
+            access=wiring.access,
         )
 
     @property
@@ -206,7 +207,8 @@ class PikaConsumer:
         self._seen: dict[int, int] = {}
         self._queues = {place: _queue(wiring, place) for place in places}
         self._prefetch = prefetch or int(options["prefetch"])
-        self._link = _connect(wiring.addresses, turn, self._prepare, heartbeat=int(options["heartbeat"]))
+        heartbeat = int(options["heartbeat"])
+        self._link = _connect(wiring.addresses, turn, self._prepare, heartbeat=heartbeat, access=wiring.access)
 
     @property
     def failed(self) -> str | None:
@@ -308,6 +310,7 @@ def _connect(
     prepare: Callable[[Link, float], None],
     *,
     heartbeat: int,
+    access: Mapping[str, Value],
     blocked_timeout_s: float | None = None,
 ) -> Link:
     """A link, made ready by `prepare(link, timeout_s)`, to one of the addresses, beginning with number `turn`. Each
@@ -318,7 +321,9 @@ def _connect(
         now = time.monotonic()
         share_end = now + max((end - now) / (len(addresses) - tried), 0.1)
         try:
-            link = Link(addresses[(turn + tried) % len(addresses)], share_end - now, heartbeat, blocked_timeout_s)
+            link = Link(
+                addresses[(turn + tried) % len(addresses)], share_end - now, heartbeat, blocked_timeout_s, access
+            )
             try:
                 prepare(link, share_end - time.monotonic())
             except ClientError:

@@ -8,8 +8,9 @@ always lets go of the socket, also when the broker does not answer.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pika
@@ -17,10 +18,13 @@ import pika.exceptions
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
 from mqtest.clients import ClientError
+from mqtest.model import Value
 
 USER: Final = "guest"
 PASSWORD: Final = "guest"
 """of a broker that lives for one cell, on a network of this host only"""
+ACCESS: Final = ("username", "password", "vhost", "tls", "ca_file", "cert_file", "key_file", "key_password")
+"""what a broker that is not ours may want; `tls` alone takes the system's certificates"""
 
 logging.getLogger("pika").addHandler(logging.NullHandler())  # what it would print to stderr is in `failed`
 
@@ -29,7 +33,12 @@ class Link:
     """One connection with one open channel. Raises ClientError when it is not open within `timeout_s`."""
 
     def __init__(
-        self, address: str, timeout_s: float, heartbeat: int = 5, blocked_timeout_s: float | None = None
+        self,
+        address: str,
+        timeout_s: float,
+        heartbeat: int = 5,
+        blocked_timeout_s: float | None = None,
+        access: Mapping[str, Value] | None = None,
     ) -> None:
         host, _, port = address.rpartition(":")
         self.address = address
@@ -39,10 +48,13 @@ class Link:
         self._closed = False
         self._loop = IOLoop()
         self._loop.activate_poller()
+        access = access or {}
         parameters = pika.ConnectionParameters(
             host=host,
             port=int(port),
-            credentials=pika.PlainCredentials(USER, PASSWORD),
+            virtual_host=str(access.get("vhost", "/")),
+            credentials=pika.PlainCredentials(str(access.get("username", USER)), str(access.get("password", PASSWORD))),
+            ssl_options=_tls(access, host),
             heartbeat=heartbeat,
             blocked_connection_timeout=blocked_timeout_s,
             connection_attempts=1,
@@ -82,10 +94,24 @@ class Link:
 
     def depth(self, queue: str, timeout_s: float) -> int:
         """Messages ready in the queue, by a passive declare: live, where the management's totals lag."""
+        return int(self.declared(queue, timeout_s).message_count)
+
+    def declared(self, queue: str, timeout_s: float, arguments: Mapping[str, Any] | None = None) -> Any:
+        """The answer to a declare: `message_count` (ready) and `consumer_count`. Passive without `arguments`; with them
+        the queue is made, durable. A queue that is not there, or is another, closes the channel."""
         answers: list[Any] = []
-        self.channel.queue_declare(queue, passive=True, callback=answers.append)
-        self.wait(lambda: answers, timeout_s, f"the depth of {queue}")
-        return int(answers[0].method.message_count)
+        passive = arguments is None
+        self.channel.queue_declare(
+            queue, passive=passive, durable=True, arguments=arguments and dict(arguments), callback=answers.append
+        )
+        self.wait(lambda: answers, timeout_s, f"{queue} to be declared")
+        return answers[0].method
+
+    def delete(self, queue: str, timeout_s: float) -> None:
+        """Delete the queue."""
+        answers: list[Any] = []
+        self.channel.queue_delete(queue, callback=answers.append)
+        self.wait(lambda: answers, timeout_s, f"{queue} to be deleted")
 
     def serves_stream(self, queue: str, timeout_s: float) -> bool:
         """Whether this node has a running replica of the stream, which it must have to serve consumers. It is asked to
@@ -150,6 +176,24 @@ class Link:
 
     def _lost(self, _what: Any, error: BaseException | str) -> None:
         self.fail(_innermost(error))
+
+
+def _tls(access: Mapping[str, Value], host: str) -> pika.SSLOptions | None:
+    """Certificates from files; raises ClientError when they cannot be used."""
+    if not (access.get("tls") in (True, "true", "1") or "ca_file" in access or "cert_file" in access):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=_text(access, "ca_file"))
+        if "cert_file" in access:
+            certificate, key = str(access["cert_file"]), _text(access, "key_file")
+            context.load_cert_chain(certificate, key, _text(access, "key_password"))
+    except OSError as error:
+        raise ClientError(f"TLS: the certificates cannot be used: {error}") from error
+    return pika.SSLOptions(context, host)
+
+
+def _text(access: Mapping[str, Value], key: str) -> str | None:
+    return str(access[key]) if key in access else None
 
 
 def _innermost(error: Any) -> str:

@@ -32,6 +32,9 @@ class Request:
     GET_MAX_OFFSET: Final = 30
     GET_MIN_OFFSET: Final = 31
     GET_ROUTE: Final = 105
+    GET_CLUSTER: Final = 106
+    DELETE_TOPIC_IN_BROKER: Final = 215
+    DELETE_TOPIC_IN_NAME_SERVER: Final = 216
     SEND_MESSAGE_V2: Final = 310
     SEND_BATCH_MESSAGE: Final = 320
     GET_TOPIC_CONFIG: Final = 351

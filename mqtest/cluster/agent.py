@@ -40,15 +40,19 @@ CAPABILITIES: Final = (
     "SYS_PTRACE",  # /proc/PID/root and /proc/PID/ns of other users' processes
     "DAC_READ_SEARCH",  # open a data directory that belongs to the broker's user
     "MKNOD",  # loop devices beyond those that exist
+    "SYS_NICE",  # a power cut goes before all else that wants a processor
     "KILL",  # SIGKILL to a broker that does not run as root
 )
+EXT4: Final = "/sys/fs/ext4"
+"""by which a power cut keeps ext4 from the console (agent_program/power.py); the rest of /sys is read-only"""
 _DEVICES: Final = ["b 7:* rmw", "c 10:237 rmw"]
 """loop devices and /dev/loop-control"""
 
 _UNPACK: Final = (
-    "import base64, io, signal, sys, tarfile; "
+    "import base64, io, os, signal, sys, tarfile; "
     "tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.argv[1]))).extractall('/run/agent', filter='data'); "
-    "open('/run/agent/ready', 'x').close(); "
+    "print(os.getpid(), file=open('/run/agent/new', 'x'), flush=True); "
+    "os.rename('/run/agent/new', '/run/agent/ready'); "
     "signal.sigwait({signal.SIGTERM})"
 )
 
@@ -153,7 +157,7 @@ def _create(client: docker.DockerClient, run: str, progress: Callable[[str], Non
             cap_add=list(CAPABILITIES),
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
             device_cgroup_rules=_DEVICES,
-            volumes={"/dev": {"bind": "/dev", "mode": "rw"}, DISK_VOLUME: {"bind": "/disks", "mode": "rw"}},
+            volumes=_volumes(),
         )
         try:
             wait_until(lambda: container.exec_run(["test", "-e", "/run/agent/ready"]).exit_code == 0, 20, "the agent")
@@ -162,6 +166,13 @@ def _create(client: docker.DockerClient, run: str, progress: Callable[[str], Non
             container.remove(force=True)
             raise EngineError(f"the agent does not start: {said or 'it says nothing'}") from None
     return str(container.id)
+
+
+def _volumes() -> dict[str, dict[str, str]]:
+    bound = {"/dev": "/dev", DISK_VOLUME: "/disks"}
+    if Path(EXT4).is_dir():  # what is not there cannot be bound, and the cut does without
+        bound[EXT4] = EXT4
+    return {source: {"bind": at, "mode": "rw"} for source, at in bound.items()}
 
 
 def _program() -> str:

@@ -6,7 +6,7 @@ and messages of another run, are written down as what they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mqtest import body
@@ -42,6 +42,11 @@ def record(
     return own
 
 
+def own(deliveries: Sequence[Delivery], begins: Mapping[int, int]) -> Sequence[Delivery]:
+    """Without what stood in the places of a log before the cell began."""
+    return [d for d in deliveries if d.offset >= begins.get(d.place, 0)] if begins else deliveries
+
+
 class ConsumerLoop:
     """One consumer: its ledger and its current client."""
 
@@ -51,11 +56,11 @@ class ConsumerLoop:
         self._ledger = ReceiptsWriter(Path(plan.folder))
         self._open_client = client(plan.wiring.client).open_consumer
         self._client: Consumer | None = None
-        self._epoch = -1
+        self._epoch = self._ledger.next_epoch - 1
         self._reopen_at_ns = 0
         self._why_not = ""
-        self._delivered = 0
-        self._positions: dict[int, int] = {}
+        self._delivered = self._ledger.own
+        self._positions = dict(self._ledger.positions)
 
     def run(self) -> None:
         """From `ready` to `done`; LedgerError ends it."""
@@ -77,13 +82,16 @@ class ConsumerLoop:
         if self._client is None:
             self._connect()
         if self._client is not None:
-            arrived = self._client.poll(_POLL_S)
-            if arrived:
+            taken = self._client.poll(_POLL_S)
+            arrived = own(taken, self._plan.wiring.begins)
+            if taken:
                 self._delivered += record(self._ledger, arrived, self._plan.run_number, self._epoch, {})
                 for delivery in arrived:
                     if delivery.offset > self._positions.get(delivery.place, -1):
                         self._positions[delivery.place] = delivery.offset
                 self._client.ack()
+            for place, offset in getattr(self._client, "ends", {}).items():
+                self._positions[place] = max(offset, self._positions.get(place, -1))
         self._control.stats(self._stats())
 
     def _connect(self) -> None:

@@ -39,7 +39,7 @@ class ProducerLoop:
         self._ledger = SendsWriter(Path(plan.folder))
         self._open_client = client(plan.wiring.client).open_producer
         self._client: Producer | None = None
-        self._epoch = -1
+        self._epoch = self._ledger.next_epoch - 1
         self._reopen_at_ns = 0
         self._why_not = ""
         self._in_flight = 0

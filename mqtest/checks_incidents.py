@@ -1,0 +1,67 @@
+"""The check of a fault's parts: what each of them cost. See checks.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mqtest.clock import NS_PER_S
+from mqtest.fault_log import Part, parts
+from mqtest.gaps import Span, acks_by_place, load, points
+from mqtest.history import Fate, History, Ints
+from mqtest.model import Finding
+from mqtest.sightings import MOST_EXAMPLES
+
+
+def incidents(history: History) -> Finding:
+    """Parts of the fault, one line each: what was done to whom and when, the longest ack gap, and what it lost.
+
+    A part lasts from `injected` to the first `recovered` after its `healed` event, or to the end of the load. Its gap
+    is the longest time without an ack that began before the part ended, counted from `injected` at the earliest, in
+    the worst place. A lost message belongs to the first part that ended after its ack. Of more than 20 parts the lines
+    with the longest gaps.
+    """
+    seen = [part for part in parts(history.events) if part.injected_ns is not None]
+    span = load(history)
+    if not seen or span is None:
+        return Finding(check="incidents", count=None, numbers={"incident_gap_s_max": None})
+    windows = [_window(history, part, span) for part in seen]
+    gaps = [_longest_s(history, window, span) if history.acknowledged else None for window in windows]
+    lost = _lost_in(history, windows) if history.acknowledged and history.incomplete is None else None
+    worst = sorted(range(len(seen)), key=lambda i: -(gaps[i] or 0))[:MOST_EXAMPLES]
+    return Finding(
+        check="incidents",
+        count=len(seen),
+        numbers={"incident_gap_s_max": max((gap for gap in gaps if gap is not None), default=None)},
+        examples=tuple(
+            f"{seen[i]} at {(windows[i][0] - span[0]) / NS_PER_S:.1f} s of the load: "
+            f"{'acks not known' if gaps[i] is None else f'no ack for {gaps[i]:.1f} s'}, "
+            f"{'loss not known' if lost is None else f'{lost[i]} lost'}"
+            for i in sorted(worst)
+        ),
+    )
+
+
+def _window(history: History, part: Part, span: Span) -> Span:
+    assert part.injected_ns is not None
+    recovered = (e["t_ns"] for e in history.events if e["event"] == "recovered")
+    ends = [t for t in recovered if part.healed_ns is not None and t >= part.healed_ns]
+    return part.injected_ns, max(part.injected_ns, min([*ends, span[1]]))
+
+
+def _longest_s(history: History, window: Span, span: Span) -> float:
+    """The longest gap between acks that began before the window's end, counted from its begin, in the worst place."""
+    longest = 0
+    for times in acks_by_place(history):
+        ends = points(times, span)
+        mine = (ends[1:] > window[0]) & (ends[:-1] < window[1])
+        gaps = ends[1:][mine] - np.maximum(ends[:-1][mine], window[0])
+        longest = max(longest, int(gaps.max(initial=0)))
+    return round(longest / NS_PER_S, 3)
+
+
+def _lost_in(history: History, windows: list[Span]) -> list[int]:
+    """How many lost messages belong to each of these windows, which lie in the order of their begins."""
+    acks: Ints = history.sends.settled_ns[history.fate == Fate.LOST]
+    ends = np.maximum.accumulate(np.array([end for _, end in windows], dtype=np.int64))
+    owner = np.minimum(np.searchsorted(ends, acks, side="right"), len(windows) - 1)
+    return [int(n) for n in np.bincount(owner, minlength=len(windows))]

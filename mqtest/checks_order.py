@@ -1,0 +1,71 @@
+"""The check of order, per producer and place. See checks.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mqtest.causes import disorder
+from mqtest.history import History, Ints, groups
+from mqtest.model import Finding, Kind
+from mqtest.sightings import examples, joined, run_starts, seen
+
+
+def reordered(history: History) -> Finding:
+    """Messages whose sequence is below the highest so far of their producer in their place.
+
+    Log: in the audit by offset, each message at its first position. Queue: over first deliveries and drain by
+    `received_ns`, in places that one consumer (and one audit reader) had to itself; None when there is no such place.
+    `reordered_by_max`: how far below at most. The notes give each producer and place, and the settings that allow it.
+    """
+    if history.kind is Kind.LOG:
+        message, place, at = history.audit.message, history.audit.place, history.audit.offset
+    else:
+        message, place, at = (joined(history, column) for column in ("message", "place", "received_ns"))
+        shared = _shared_places(history)
+        alone = ~np.isin(place, shared)
+        if len(shared) and not alone.any():
+            return Finding(check="reordered", count=None, numbers={"reordered": None})
+        message, place, at = message[alone], place[alone], at[alone]
+    order, new = groups(message, place, at, by=2)
+    first = np.sort(order[new])
+    message, place = message[first], place[first]
+    order, new = groups(place, history.sends.producer[message], at[first], by=2)
+    seq = history.sends.seq[message[order]]
+    # each (place, producer) lifted above the one before it, so that one running maximum serves them all
+    lifted = seq + (np.cumsum(new) - 1) * (int(seq.max(initial=0)) + 1)
+    behind = np.maximum.accumulate(lifted) - lifted if len(lifted) else lifted
+    late = order[behind > 0]
+    count = seen(history, len(late))
+    return Finding(
+        check="reordered",
+        count=count,
+        numbers={"reordered": count, "reordered_by_max": int(behind.max(initial=0)) if count is not None else None},
+        notes=(*_where(history.sends.producer[message[late]], place[late]), *_allowed(history)) if count else (),
+        examples=examples(f"{history.name(message[i])} after a later one in place {place[i]}" for i in late),
+        messages=run_starts(history, message[late]),
+    )
+
+
+_MOST_NOTES = 10
+"""producers and places that are named"""
+
+
+def _where(producer: Ints, place: Ints) -> tuple[str, ...]:
+    """`producer 0 in place 1: 12 out of order`, the worst first."""
+    pairs, counts = np.unique(np.stack([producer, place]), axis=1, return_counts=True)
+    worst = np.argsort(-counts, kind="stable")[:_MOST_NOTES]
+    return tuple(f"producer {pairs[0, i]} in place {pairs[1, i]}: {counts[i]} out of order" for i in worst)
+
+
+def _allowed(history: History) -> tuple[str, ...]:
+    return disorder(history.cell) or ("no setting of this client is known to allow it",)
+
+
+def _shared_places(history: History) -> Ints:
+    """Places of a queue that more than one consumer, or more than one audit reader, received from."""
+    shared = []
+    for side in (history.receipts, history.audit):
+        order, new = groups(side.place, side.actor, by=2)
+        places, actors = np.unique(side.place[order[new]], return_counts=True)
+        shared.append(places[actors > 1])
+    return np.unique(np.concatenate(shared))

@@ -1,0 +1,105 @@
+"""Worker processes that are killed on purpose, and come back, on the memory broker."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mqtest import ledger
+from mqtest.clock import wait_until
+from mqtest.errors import ClusterError
+from mqtest.model import Consume, Workload
+from mqtest.workload import Role, WorkerPlan
+from mqtest.workload.processes import Workers
+from tests.memory_rig import Rig, profile, running
+
+LOAD = Workload(rate_per_s=500, consume=Consume.LIVE)
+FOLDERS = {Role.PRODUCER: "sends", Role.CONSUMER: "receipts"}
+
+
+def plan(rig: Rig, folder: Path, role: Role, number: int = 0) -> WorkerPlan:
+    return WorkerPlan(
+        role=role,
+        number=number,
+        run_number=7,
+        wiring=rig.broker.wiring(),
+        workload=LOAD,
+        folder=str(folder / f"{FOLDERS[role]}.{number}"),
+        settle_s=5,
+    )
+
+
+@contextmanager
+def workers(folder: Path, *roles: Role, delay_ms: float = 0) -> Iterator[tuple[Workers, list[dict[str, Any]]]]:
+    """One worker of each role at work on a memory broker; and the events that they say."""
+    events: list[dict[str, Any]] = []
+    with running(folder, profile({"delay_ms": delay_ms})) as rig:
+        group = Workers("test", events.append)
+        try:
+            group.start([plan(rig, folder, role) for role in roles])
+            for role in roles:
+                group.go(role)
+            yield group, events
+        finally:
+            group.close()
+
+
+def test_a_producer_that_is_killed_comes_back_and_goes_on_after_its_last_row(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER, delay_ms=20) as (group, events):
+        wait_until(lambda: group.total("acked") > 20, 10, "some acks", poll_s=0.01)
+        evidence = group.crash(Role.PRODUCER)
+        rows = len(ledger.load_sends(tmp_path / "sends.0")["sent_ns"])
+        assert evidence["exit_code"] == {"producer 0": -signal.SIGKILL}
+        assert evidence["open_sends"]["producer 0"] > 0
+        group.check()  # it was meant to die
+        assert group.revive(Role.PRODUCER) == {"revived": ["producer 0"]}
+        wait_until(lambda: group.total("sent") > rows + 10, 10, "it to go on", poll_s=0.01)
+        group.stop(Role.PRODUCER)
+        group.wait_done(Role.PRODUCER, 10)
+    sends = ledger.load_sends(tmp_path / "sends.0")
+    assert sends["epoch"][:rows].tolist() == [0] * rows
+    assert set(sends["epoch"][rows:].tolist()) == {1}
+    assert (sends["settled_ns"][:rows] == 0).sum() == evidence["open_sends"]["producer 0"]
+    assert (sends["settled_ns"][rows:] != 0).all()
+    assert [e["epoch"] for e in events if e.get("state") == "opened"] == [0, 1]
+
+
+def test_a_consumer_that_is_killed_comes_back_and_goes_on(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER, Role.CONSUMER) as (group, _events):
+        wait_until(lambda: group.total("delivered") > 20, 10, "deliveries", poll_s=0.01)
+        assert group.crash(Role.CONSUMER) == {"exit_code": {"consumer 0": -signal.SIGKILL}}
+        before = ledger.load_receipts(tmp_path / "receipts.0")
+        assert group.crash(Role.CONSUMER) == {}, "there is none left to kill"
+        group.revive(Role.CONSUMER)
+        wait_until(lambda: group.total("delivered") > len(before["seq"]) + 20, 10, "more", poll_s=0.01)
+        assert group.positions()[0] >= before["offset"].max()
+        for role in (Role.PRODUCER, Role.CONSUMER):
+            group.stop(role)
+            group.wait_done(role, 10)
+    receipts = ledger.load_receipts(tmp_path / "receipts.0")
+    assert np.array_equal(receipts["seq"][: len(before["seq"])], before["seq"])
+    assert set(receipts["epoch"].tolist()) == {0, 1}
+
+
+def test_a_crashed_worker_that_stays_down_is_done_and_told_later_what_it_missed(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER) as (group, _events):
+        assert group.crash(Role.PRODUCER, [1]) == {}, "there is no producer 1"
+        assert group.revive(Role.PRODUCER) == {}
+        group.crash(Role.PRODUCER, [0])
+        group.stop(Role.PRODUCER)
+        group.wait_done(Role.PRODUCER, 1)
+        group.revive(Role.PRODUCER)
+        group.wait_done(Role.PRODUCER, 10)
+
+
+def test_a_worker_that_dies_by_itself_is_an_error(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER) as (group, _events):
+        group._workers[0].process.kill()
+        with pytest.raises(ClusterError, match="producer 0 ended with exit code -9"):
+            wait_until(lambda: group.check(), 5, "the error", poll_s=0.01)  # type: ignore[func-returns-value]
