@@ -86,8 +86,7 @@ def judge(cell_dir: Path) -> Judgement:
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
     decided, reason = verdict(facts)
-    judgement = _judgement(cell, cell_dir, findings, found, decided, reason)
-    judgement = replace(judgement, timeline=timeline(history))
+    judgement = replace(_judgement(cell, cell_dir, findings, found, decided, reason), timeline=timeline(history))
     if decided is Verdict.BROKEN:
         around = {f.check: neighbourhoods(history, f.messages) for f in findings if f.messages}
         return replace(judgement, surprise=judgement.reason, neighbourhoods=around)
