@@ -110,7 +110,10 @@ def run(asked: Attachment, results: Path, watch: Watch, enough: Callable[[], boo
 
 
 def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
-    """Raises UsageError for a topic that holds messages and may not; for a queue always, and for one with consumers."""
+    """Raises UsageError for a topic that holds messages and may not; for a queue always, and for one with consumers;
+    and for a number of replicas where there is nothing to make."""
+    if found and asked.replicas is not None:
+        raise UsageError(f"{asked.asked.topic}: is there already; --replicas is for a topic that is made")
     used = {place: held for place, held in (found or {}).items() if held.messages or held.consumers}
     if not used:
         return
