@@ -38,18 +38,20 @@ from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.credentials import Credentials
 from mqtest.errors import ClusterError, MqtestError, UsageError
+from mqtest.fault_log import NO_FAULT
 from mqtest.journal import Journal
 from mqtest.judge import judge
 from mqtest.ledger import events_path, load_events, write_cell
 from mqtest.load import Load
 from mqtest.model import Cell, Consume, Fault, Kind, Phases, Workload
 from mqtest.runner import RUN_FILE, new_run
-from mqtest.verdict import NO_FAULT
 from mqtest.watch import Watch
 
 ATTACHED = "attached"
 """the fault's name"""
 PHASES = Phases(steady_s=10.0, hold_s=10.0, audit_s=300.0)
+_OF_THE_NODES = ("broker", "advanced")
+"""tables of a profile that are not asked of a cluster of somebody else's"""
 _LOOK_S = 1.0
 """between two looks at the members"""
 _COMMAND_S = 60.0
@@ -108,7 +110,10 @@ def run(asked: Attachment, results: Path, watch: Watch, enough: Callable[[], boo
 
 
 def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
-    """Raises UsageError for a topic that holds messages and may not; for a queue always, and for one with consumers."""
+    """Raises UsageError for a topic that holds messages and may not; for a queue always, and for one with consumers;
+    and for a number of replicas where there is nothing to make."""
+    if found and asked.replicas is not None:
+        raise UsageError(f"{asked.asked.topic}: is there already; --replicas is for a topic that is made")
     used = {place: held for place, held in (found or {}).items() if held.messages or held.consumers}
     if not used:
         return
@@ -122,10 +127,12 @@ def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
 
 def signs(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What shows that something happened to the cluster: who went, moves of the leader, clients that failed."""
-    alive = [e["alive"] for e in events if e["event"] == "members"]
+    looks = [e["alive"] for e in events if e["event"] == "members"]
+    alive = [names for names in looks if names]
     leaders = [e["node"] for e in events if e["event"] == "leader" and e["node"] is not None]
     found = {
         "went": [name for before, now in pairwise(alive) for name in before if name not in now],
+        "nobody_answered": len(looks) - len(alive),
         "leader_moves": sum(1 for before, now in pairwise(leaders) if before != now),
         "clients_failed": sum(1 for e in events if e["event"] == "client" and e.get("state") == "failed"),
     }
@@ -308,8 +315,8 @@ class AttachedCell:
 
 
 class Lookout:
-    """Writes down who is there and who leads, whenever that changes; in a thread, for a question to a dying cluster
-    takes time."""
+    """Writes down who is there and who leads, whenever that changes (at some time from `since_ns` on, when it was last
+    seen otherwise); in a thread, for a question to a dying cluster takes time."""
 
     def __init__(self, cluster: Foreign, journal: Journal) -> None:
         self._cluster = cluster
@@ -329,27 +336,31 @@ class Lookout:
 
     def _look(self) -> None:
         last: Members | None = None
+        since_ns = now_ns()
         while not self._over.is_set():
+            looked_ns = now_ns()
             seen = self._cluster.members()
             if seen is None:
                 return
             if last is None or seen.alive != last.alive:
-                self._journal.event("members", alive=seen.alive)
+                self._journal.event("members", alive=seen.alive, since_ns=since_ns)
             if last is None or seen.leader != last.leader:
-                self._journal.event("leader", place=0, node=seen.leader, before=last and last.leader)
-            last = seen
+                moved = {"node": seen.leader, "before": last and last.leader}
+                self._journal.event("leader", place=0, **moved, since_ns=since_ns)
+            last, since_ns = seen, looked_ns
             self._over.wait(_LOOK_S)
 
 
 def _cell(asked: Attachment, places: int) -> Cell:
     profile = asked.asked.profile
     promise = profile.promise
+    settings = {table: keys for table, keys in profile.settings.items() if table not in _OF_THE_NODES}
     if set(promise.survives) - {NO_FAULT} and not asked.may_lose:
         promise = replace(promise, survives=(*promise.survives, ATTACHED))
     return Cell(
         id=f"001-{ATTACHED}-{profile.broker}-{profile.name}",
         index=1,
-        profile=replace(profile, promise=promise),
+        profile=replace(profile, promise=promise, settings=settings),
         fault=Fault(ATTACHED),
         repeat=1,
         seed=random.randrange(2**31),

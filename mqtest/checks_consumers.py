@@ -1,8 +1,7 @@
 """Checks of the consumer group: what it passed over, what it committed, and (queue) whether the counts close.
 
-The runner writes what the broker itself says once the consumers are done: `counts` (`when`: `drained`; `ready`,
-`unacked`, `dead_lettered`, as totals or in each of `places`) and `committed` (`places` and `ends`: place → offset).
-See checks.py.
+The runner writes what the broker itself says once the consumers are done: `counts` (`when`: `drained`; `totals`:
+`ready`, `unacked`, perhaps `dead_lettered`) and `committed` (`places` and `ends`: place → offset). See checks.py.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 
 from mqtest.history import Bools, History
 from mqtest.model import Finding, Kind, Outcome
-from mqtest.sightings import examples, position, seen
+from mqtest.sightings import examples, position, run_starts, seen
 
 
 def skipped_by_consumer(history: History) -> Finding:
@@ -48,6 +47,7 @@ def skipped_by_consumer(history: History) -> Finding:
             f"the group went on to {reach[int(audit.place[rows[i]])]}"
             for m, i in zip(messages, first, strict=True)
         ),
+        messages=run_starts(history, messages),
     )
 
 
@@ -72,16 +72,18 @@ def committed(history: History) -> Finding:
 def conservation(history: History) -> Finding:
     """Queue: published = consumed + ready + unacked + dead-lettered, by the broker's own counts after the drain.
 
-    Published: acked, or unknown and there. Consumed: given to a consumer and not in the audit too. `unaccounted` is
-    published less all the others: above 0 the broker knows less than it took, below 0 it holds copies. None without
-    the counts or a complete audit.
+    Published: acked, or unknown and there. Consumed: given to a consumer before the counts, and not in the audit too.
+    `unaccounted` is published less all the others: above 0 the broker knows less than it took, below 0 it holds
+    copies, or counted what was being acknowledged just then. None without the counts or a complete audit.
     """
-    counts = _counts(history)
-    if history.kind is not Kind.QUEUE or counts is None or history.incomplete is not None:
+    event = _counted(history)
+    if history.kind is not Kind.QUEUE or event is None or history.incomplete is not None:
         return Finding(check="conservation", count=None, numbers={"unaccounted": None})
-    outcome = history.sends.outcome
+    counts = {name: int(event["totals"].get(name, 0)) for name in ("ready", "unacked", "dead_lettered")}
+    outcome, read = history.sends.outcome, history.receipts
     published = (outcome == Outcome.ACKED) | (history.there & (outcome == Outcome.UNKNOWN))
-    consumed = published & _among(history, history.receipts.message) & ~_among(history, history.audit.message)
+    consumed = published & _among(history, read.message[read.received_ns <= event["t_ns"]])
+    consumed &= ~_among(history, history.audit.message)
     total, done = int(np.count_nonzero(published)), int(np.count_nonzero(consumed))
     unaccounted = total - done - sum(counts.values())
     return Finding(
@@ -91,19 +93,11 @@ def conservation(history: History) -> Finding:
     )
 
 
-_COUNTS = ("ready", "unacked", "dead_lettered")
-
-
-def _counts(history: History) -> dict[str, int] | None:
-    """What the broker counted after the drain, over all places; None when it was not asked, or did not say."""
+def _counted(history: History) -> Mapping[str, Any] | None:
+    """The last event with what the broker counted after the drain; None when it did not say."""
     events = [e for e in history.events if e["event"] == "counts" and e.get("when") == "drained"]
-    if not events:
-        return None
-    last = events[-1]
-    parts = [last] if "ready" in last else list((last.get("places") or {}).values())
-    if not parts or not all("ready" in part and "unacked" in part for part in parts):
-        return None
-    return {name: sum(int(part.get(name, 0)) for part in parts) for name in _COUNTS}
+    said = events[-1].get("totals") or {} if events else {}
+    return events[-1] if "ready" in said and "unacked" in said else None
 
 
 def _committed(history: History) -> dict[int, int]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mqtest.history import Bools, History, Ints, groups
 from mqtest.model import Finding, Kind, Outcome
-from mqtest.sightings import MOST_EXAMPLES, examples, position, positions, seen
+from mqtest.sightings import MOST_EXAMPLES, examples, position, positions, run_starts, seen
 
 
 def divergence(history: History) -> Finding:
@@ -42,6 +42,7 @@ def divergence(history: History) -> Finding:
                 for m in moved[:MOST_EXAMPLES]
             ]
         ),
+        messages=run_starts(history, np.concatenate([message[order[second]], moved])),
     )
 
 

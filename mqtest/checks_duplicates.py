@@ -7,7 +7,7 @@ import numpy as np
 from mqtest.causes import second_copies
 from mqtest.history import Bools, History, Ints, groups
 from mqtest.model import Finding, Flag, Kind, Outcome
-from mqtest.sightings import examples, joined, position, positions, seen
+from mqtest.sightings import examples, joined, position, positions, run_starts, seen
 
 
 def stored_twice(history: History) -> Finding:
@@ -39,6 +39,7 @@ def stored_twice(history: History) -> Finding:
             f"{history.name(message[r])} at {position(place[r - 1], offset[r - 1])} and {position(place[r], offset[r])}"
             for r in repeated
         ),
+        messages=run_starts(history, messages),
     )
 
 
@@ -66,6 +67,7 @@ def redelivered(history: History) -> Finding:
             f"{'' if flagged[i] else ', without the flag'}"
             for i in np.argsort(flagged, kind="stable")  # the unflagged ones first: they are the worse
         ),
+        messages=run_starts(history, message[extra[~flagged] if (~flagged).any() else extra]),
     )
 
 

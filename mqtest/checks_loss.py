@@ -10,7 +10,7 @@ from mqtest.causes import flush_interval
 from mqtest.clock import NS_PER_S
 from mqtest.history import Bools, Fate, History, Ints, groups
 from mqtest.model import Finding, Kind, Outcome
-from mqtest.sightings import examples, position
+from mqtest.sightings import examples, position, run_starts
 
 
 def loss(history: History) -> Finding:
@@ -57,6 +57,7 @@ def loss(history: History) -> Finding:
             + (", was read" if read[m] else "")
             for i, m in enumerate(messages)
         ),
+        messages=run_starts(history, messages),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from mqtest.causes import disorder
 from mqtest.history import History, Ints, groups
 from mqtest.model import Finding, Kind
-from mqtest.sightings import examples, joined, seen
+from mqtest.sightings import examples, joined, run_starts, seen
 
 
 def reordered(history: History) -> Finding:
@@ -42,6 +42,7 @@ def reordered(history: History) -> Finding:
         numbers={"reordered": count, "reordered_by_max": int(behind.max(initial=0)) if count is not None else None},
         notes=(*_where(history.sends.producer[message[late]], place[late]), *_allowed(history)) if count else (),
         examples=examples(f"{history.name(message[i])} after a later one in place {place[i]}" for i in late),
+        messages=run_starts(history, message[late]),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mqtest.history import Fate, History
 from mqtest.model import Finding, Outcome
-from mqtest.sightings import examples
+from mqtest.sightings import examples, run_starts
 
 
 def outcomes(history: History) -> Finding:
@@ -52,6 +52,7 @@ def phantom(history: History) -> Finding:
         count=len(messages),
         numbers={"phantom": len(messages)},
         examples=examples(f"{history.name(m)} {Outcome(history.sends.outcome[m]).name.lower()}" for m in messages),
+        messages=run_starts(history, messages),
     )
 
 

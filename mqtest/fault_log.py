@@ -44,10 +44,10 @@ class Part:
 
 def groups_of(cell: Mapping[str, Any]) -> Groups:
     """The groups that cell.json asks for; an older one names a single group in `fault`, joined by `+`."""
-    if "groups" in cell:
-        return tuple(tuple(str(step) for step in group) for group in cell["groups"])
     fault = str(cell.get("fault") or NO_FAULT)
-    return () if fault == NO_FAULT else (tuple(fault.split("+")),)
+    named = [] if fault == NO_FAULT else [fault.split("+")]
+    groups: Groups = cell.get("groups", named)
+    return groups
 
 
 def parts(events: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:

@@ -7,7 +7,7 @@ comes from cell.json. None: not measured. A ledger that cannot be read gives `un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,22 @@ from mqtest import history as histories
 from mqtest import ledger
 from mqtest.checks import CHECKS
 from mqtest.errors import LedgerError
+from mqtest.fault_log import NO_FAULT, groups_of
 from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
+from mqtest.neighbourhood import Neighbourhood, neighbourhoods
 from mqtest.timeline import Timeline, timeline
-from mqtest.verdict import NO_FAULT, Facts, fault_bit, groups_of, verdict
+from mqtest.verdict import Facts, fault_bit, felt, might_have_lost, verdict
 
 COLUMNS: tuple[str, ...] = (
-    "run", "cell", "broker", "broker_version", "client", "profile", "kind", "fault", "target", "repeat", "seed",
-    "nodes", "rate_asked_per_s", "size_bytes",
+    "run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "repeat",
+    "seed", "nodes", "rate_asked_per_s", "size_bytes",
     "sent", "skipped", "acked", "degraded", "refused", "returned", "unknown",
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",
+    "output_lost", "output_doubled", "output_phantom",
     "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",
     "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",
     "in_sync_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
@@ -48,6 +51,12 @@ class Judgement:
     reason: str
     timeline: Timeline | None = None
     """None: not measured"""
+    surprise: str | None = None
+    """the promise that was broken, or None"""
+    toothless: str | None = None
+    """this cell was one of those of which some must lose, and lost nothing; a surprise where none of them lost"""
+    neighbourhoods: Mapping[str, tuple[Neighbourhood, ...]] = field(default_factory=dict)
+    """of a surprise, by check: the first messages concerned, with their neighbours"""
 
 
 def judge(cell_dir: Path) -> Judgement:
@@ -61,10 +70,12 @@ def judge(cell_dir: Path) -> Judgement:
         return _judgement(cell, cell_dir, (), {}, Verdict.UNKNOWN, str(error))
     findings = tuple(check(history) for check in CHECKS.values())
     found = {name: number for finding in findings for name, number in finding.numbers.items()}
+    groups = groups_of(cell)
     facts = Facts(
         fault=str(cell.get("fault") or NO_FAULT),
-        groups=groups_of(cell),
-        bit=fault_bit(groups_of(cell), history.events),
+        groups=groups,
+        felt=felt(groups, history.events),
+        bit=fault_bit(groups, history.events),
         promise=promise,
         acknowledged=history.acknowledged,
         floor=int(cell.get("floor") or 0),
@@ -75,7 +86,14 @@ def judge(cell_dir: Path) -> Judgement:
         incomplete=history.incomplete,
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
-    return replace(_judgement(cell, cell_dir, findings, found, *verdict(facts)), timeline=timeline(history))
+    decided, reason = verdict(facts)
+    judgement = replace(_judgement(cell, cell_dir, findings, found, decided, reason), timeline=timeline(history))
+    if decided is Verdict.BROKEN:
+        around = {f.check: neighbourhoods(history, f.messages) for f in findings if f.messages}
+        return replace(judgement, surprise=judgement.reason, neighbourhoods=around)
+    if cell.get("must_lose") and decided is Verdict.KEPT and might_have_lost(facts):
+        return replace(judgement, toothless=f"{judgement.reason}, which its promise does not cover")
+    return judgement
 
 
 def _judgement(
@@ -94,11 +112,12 @@ def _judgement(
 
 def _identity(cell: Mapping[str, Any], cell_dir: Path) -> dict[str, Any]:
     """The columns that say which cell it is; a cell.json that could not be read leaves them empty."""
-    same = ("run", "broker", "client", "profile", "kind", "fault", "target", "repeat", "seed", "nodes")
+    same = ("run", "broker", "client", "profile", "varied", "kind", "fault", "target", "repeat", "seed", "nodes")
     load = _table(cell, "workload")
     return {name: cell.get(name) for name in same} | {
         "cell": cell.get("id") or cell_dir.name,
         "broker_version": _table(cell, "versions").get("broker"),
+        "varied": ", ".join(f"{key}={value}" for key, value in _table(cell, "varied").items()) or None,
         "rate_asked_per_s": load.get("rate_per_s"),
         "size_bytes": load.get("size_bytes"),
     }

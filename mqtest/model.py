@@ -8,7 +8,7 @@ figure is None, never 0. A message is named by (producer, seq). A place is a par
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
@@ -195,6 +195,8 @@ class Workload:
     """most sends of one producer that are handed over and not settled"""
     size_bytes: int = 512
     places: int = 1
+    transformers: int = 0
+    """they read what the producers send and write it on, into a second topic; live"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +282,12 @@ class Wiring:
     producer: Mapping[str, Value]
     consumer: Mapping[str, Value]
     topic_settings: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Wiring:
+        """The same cluster, with the topic that transformers write to."""
+        return replace(self, topic=f"{self.topic}-out", begins={})
+
     access: Mapping[str, Value] = field(default_factory=dict, repr=False)
     """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""
     begins: Mapping[int, int] = field(default_factory=dict)
@@ -301,10 +309,12 @@ class Delivery(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What one check says. `count` None: not measured. `notes` say in sentences what the numbers mean, and which
-    settings allow it; at most 20 `examples`. Each of both is one line."""
+    settings allow it; at most 20 `examples`. Each of both is one line. `messages` has a few of those concerned, by
+    producer and seq: the first ones of runs of them."""
 
     check: str
     count: int | None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    messages: tuple[tuple[int, int], ...] = ()

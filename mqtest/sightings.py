@@ -15,6 +15,7 @@ import numpy as np
 from mqtest.history import History, Ints, groups
 
 MOST_EXAMPLES = 20
+MOST_MESSAGES = 5
 
 
 def joined(history: History, column: str) -> Ints:
@@ -43,3 +44,12 @@ def position(place: Any, offset: Any) -> str:
 def examples(lines: Iterable[str]) -> tuple[str, ...]:
     """The first of them; the rest is never made."""
     return tuple(islice(lines, MOST_EXAMPLES))
+
+
+def run_starts(history: History, messages: Ints) -> tuple[tuple[int, int], ...]:
+    """Producer and seq of the first of these messages that do not follow directly on another of them."""
+    ordered = np.unique(messages)
+    producer, seq = history.sends.producer[ordered], history.sends.seq[ordered]
+    new = np.ones(len(ordered), dtype=np.bool_)
+    new[1:] = (np.diff(producer) != 0) | (np.diff(seq) != 1)
+    return tuple((int(producer[i]), int(seq[i])) for i in np.flatnonzero(new)[:MOST_MESSAGES])

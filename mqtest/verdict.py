@@ -1,14 +1,16 @@
 """The verdict of a cell: what was found, held against what the profile promises. Pure; the first rule that holds wins.
 
     broken              foreign, corrupt, phantom or diverging messages, always; and under a fault that `survives`
-                        lists: acked messages lost, or duplicates or disorder beyond the promise
+                        lists: acked messages lost, or duplicates, disorder or outputs beyond the promise
     dead                disks, network and engine whole, yet nodes exited, elected no leader, or stayed out of sync
     unknown             the tool itself failed, or the audit is not complete
     invalid             the fault did not bite, or less was acked than the floor (without acknowledgements: sent without
                         an error): too little to tell
-    lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed
+    lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed; or
+                        outputs of a pipeline lost that nobody promised
     kept                none of these
-A fault that did not bite is judged as no fault (`none`). What was not measured (None) breaks nothing.
+A fault that did not bite is judged as no fault (`none`), one that bit in part as what is left of it. What was not
+measured (None) breaks nothing.
 A composed fault (steps of one group) is listed only as a whole, in any order of its steps; a step may be listed as a
 pattern (`kill:*`, `*:follower`), which matches one step. Between its groups the cluster recovers, so a schedule is
 covered when each of its groups is, or when it is listed by its name. On one node the leader, or any one, is all there
@@ -24,18 +26,24 @@ from fnmatch import fnmatchcase
 from itertools import permutations
 from typing import Any
 
-from mqtest.model import Duplicates, Order, Promise, Verdict
+from mqtest.fault_log import NO_FAULT, Groups, Part, parts
+from mqtest.model import Duplicates, Order, Output, Promise, Verdict
 
-NO_FAULT = "none"
 _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.NONE: ("stored_twice", "redelivered", "redelivered_unflagged"),
     Duplicates.REDELIVERED: ("stored_twice", "redelivered_unflagged"),
     Duplicates.ANY: (),
 }
 """promise -> columns that must be 0"""
+_OUTPUTS: Mapping[Output, Sequence[str]] = {
+    Output.EXACTLY_ONCE: ("output_lost", "output_doubled"),
+    Output.AT_LEAST_ONCE: ("output_lost",),
+    Output.NONE: (),
+}
+"""promise -> columns that must be 0"""
 _WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
 """targets that are the whole cluster where there is one node"""
-_ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence")
+_ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence", "output_phantom")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +65,10 @@ class Facts:
     """how the tool failed, or None"""
     incomplete: str | None
     """why the audit is not complete, or None"""
-    groups: Sequence[Sequence[str]] = ()
+    groups: Groups = ()
     """of `action:target`, where the fault is a schedule; the steps of one group may have overlapped"""
+    felt: Groups = ()
+    """what is left of them without the steps that did not bite"""
 
 
 def verdict(facts: Facts) -> tuple[Verdict, str]:
@@ -70,33 +80,35 @@ def verdict(facts: Facts) -> tuple[Verdict, str]:
     return Verdict.KEPT, f"{_loss_words(facts)} under {facts.fault}"
 
 
-def fault_bit(groups: Sequence[Sequence[str]], events: Sequence[Mapping[str, Any]]) -> bool | None:
-    """Whether each step of the fault shows evidence in its `injected` or `healed` event; no fault needs none.
+def fault_bit(groups: Groups, events: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether each part of the fault shows evidence in its `injected` or `healed` event; no fault needs none.
 
-    None: some step was begun and never came to its `healed` event, where the evidence may have been due.
+    None: some part was begun and never came to its `healed` event, where the evidence may have been due, or the cell
+    ended after the first part and before the last one.
     """
-    steps: dict[object, dict[str, bool]] = {}
-    actions: dict[object, str] = {}
-    for event in events:
-        if event["event"] == "fault":
-            # ledgers of the first release number no parts
-            part = event.get("part", f"{event.get('action')} {event.get('target')}")
-            actions[part] = str(event.get("action"))
-            steps.setdefault(part, {})[str(event.get("step"))] = bool(event.get("evidence"))
-    proven = Counter(actions[part] for part, s in steps.items() if s.get("injected") or s.get("healed"))
+    found = parts(events)
     asked = Counter(step.partition(":")[0] for group in groups for step in group)
-    if asked == proven and proven.total() == len(steps):
+    if all(part.proven for part in found) and asked == Counter(part.action for part in found):
         return True
-    open_ended = [s for s in steps.values() if "healed" not in s and not s.get("injected")]
-    return None if open_ended else False
+    cut_short = 0 < len(found) < asked.total() and any(e["event"] in ("dead", "failed") for e in events)
+    return None if cut_short or any(part.open_ended for part in found) else False
 
 
-def groups_of(cell: Mapping[str, Any]) -> list[list[str]]:
-    """The groups of a cell's fault, as cell.json has them; the first release wrote the name alone."""
-    fault = str(cell.get("fault") or NO_FAULT)
-    named = [] if fault == NO_FAULT else [fault.split("+")]
-    groups: list[list[str]] = cell.get("groups", named)
-    return groups
+def felt(groups: Groups, events: Sequence[Mapping[str, Any]]) -> Groups:
+    """The groups of the fault without the steps that did not bite, and without those of which nothing is left."""
+    waiting = list(parts(events))
+    left = []
+    for group in groups:
+        begun, waiting = waiting[: len(group)], waiting[len(group) :]
+        bit = [part for part in begun if part.proven]
+        names = [name for part in bit for name in _names(part, group)]
+        left.append(names)
+    return [names for names in left if names]
+
+
+def _names(part: Part, group: Sequence[str]) -> Sequence[str]:
+    """What the promise calls a part; older ledgers name no target in it."""
+    return [part.step] if part.aim else [step for step in group if step.startswith(f"{part.action}:")][:1]
 
 
 def covers(promise: Promise, fault: str, nodes: int, groups: Sequence[Sequence[str]] = ()) -> bool:
@@ -105,6 +117,11 @@ def covers(promise: Promise, fault: str, nodes: int, groups: Sequence[Sequence[s
     asked = [[_as_one_node(step) if nodes == 1 else step for step in group] for group in groups or [fault.split("+")]]
     by_name = ":" not in fault and fault in promise.survives
     return by_name or all(any(_matches(entry, group) for entry in listed) for group in asked)
+
+
+def might_have_lost(facts: Facts) -> bool:
+    """Whether the fault is one that the profile does not promise to survive."""
+    return not (facts.acknowledged and covers(facts.promise, facts.fault, facts.nodes, facts.groups))
 
 
 def _matches(patterns: Sequence[str], steps: Sequence[str]) -> bool:
@@ -119,7 +136,8 @@ def _as_one_node(step: str) -> str:
 
 def _broken(facts: Facts) -> tuple[Verdict, str] | None:
     found, bit = facts.found, facts.bit is not False
-    judged_as, groups = (facts.fault, facts.groups) if bit else (NO_FAULT, ())
+    groups = facts.groups if bit else facts.felt
+    judged_as = facts.fault if bit else ", ".join("+".join(group) for group in groups) or NO_FAULT
     faults = [name for name in _ALWAYS_BROKEN if found.get(name)]
     if covers(facts.promise, judged_as, facts.nodes, groups):
         if facts.acknowledged and found.get("lost"):
@@ -127,10 +145,11 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]
         if facts.promise.order is Order.PLACE and found.get("reordered"):
             faults.append("reordered")
+        faults += [name for name in _OUTPUTS[facts.promise.output] if found.get(name)]
     if not faults:
         return None
     what = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in faults)
-    whether = "" if bit else f" (the fault {facts.fault} did not bite)"
+    whether = "" if bit else f" ({'the rest of ' if groups else ''}the fault {facts.fault} did not bite)"
     return Verdict.BROKEN, f"{what} under {judged_as}{whether}"
 
 
@@ -161,10 +180,12 @@ def _invalid(facts: Facts) -> tuple[Verdict, str] | None:
 
 
 def _lost(facts: Facts) -> tuple[Verdict, str] | None:
-    if not facts.found.get("lost" if facts.acknowledged else "not_found"):
-        return None
-    promise = "which the promise does not cover" if facts.acknowledged else "nothing was promised"
-    return Verdict.LOST_AS_DOCUMENTED, f"{_loss_words(facts)} under {facts.fault}, {promise}"
+    if facts.found.get("lost" if facts.acknowledged else "not_found"):
+        promise = "which the promise does not cover" if facts.acknowledged else "nothing was promised"
+        return Verdict.LOST_AS_DOCUMENTED, f"{_loss_words(facts)} under {facts.fault}, {promise}"
+    if outputs := facts.found.get("output_lost"):
+        return Verdict.LOST_AS_DOCUMENTED, f"{outputs} outputs lost under {facts.fault}, which nobody promised"
+    return None
 
 
 def _loss_words(facts: Facts) -> str:

@@ -13,7 +13,7 @@ PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
     "body", "causes", "clock", "columns", "errors", "fault_log", "gaps", "history", "judge", "ledger", "model",
-    "paths", "report", "select", "sightings", "timeline", "verdict",
+    "neighbourhood", "paths", "report", "select", "sightings", "timeline", "verdict",
     *(path.stem for path in PACKAGE.glob("checks*.py")),
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""

@@ -140,6 +140,11 @@ def test_a_place_that_is_used_is_refused(profile: str, held: Held | None, refuse
         refuse_used(asked, found)
 
 
+def test_replicas_of_a_topic_that_is_there_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^t: is there already; --replicas is for a topic that is made$"):
+        refuse_used(attachment("@x", replicas=3), {0: Held(0, 0, 0)})
+
+
 def alive(*names: str) -> Mapping[str, Any]:
     return {"t_ns": 1, "event": "members", "alive": list(names)}
 
@@ -154,6 +159,7 @@ def leader(name: str | None) -> Mapping[str, Any]:
         ([], {}),
         ([alive("a", "b"), leader("a")], {}),
         ([alive("a", "b"), alive("a"), alive("a", "b")], {"went": ["b"]}),
+        ([alive("a"), alive(), alive("a")], {"nobody_answered": 1}),
         ([leader("a"), leader(None), leader("a")], {}),
         ([leader("a"), leader(None), leader("b")], {"leader_moves": 1}),
         ([{"t_ns": 1, "event": "client", "state": "failed"}], {"clients_failed": 1}),

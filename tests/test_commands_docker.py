@@ -57,16 +57,33 @@ def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-def test_up_and_down(tmp_path: Path) -> None:
+def test_up_attach_and_down(tmp_path: Path) -> None:
     done = mqtest(tmp_path, "up", "kafka/acks-all")  # mqtest up kafka/acks-all
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["kafka-1", "kafka-2", "kafka-3"]
+    nodes = [line.split() for line in done.stdout.splitlines()[:3]]
+    assert [name for name, _address, _role in nodes] == ["kafka-1", "kafka-2", "kafka-3"]
+    attach(tmp_path, ",".join(f"{address}:9092" for _name, address, _role in nodes))
     down = mqtest(tmp_path, "down")  # mqtest down
     assert down.returncode == 0, down.stderr
     client = docker.from_env()
     assert client.containers.list(all=True, filters={"label": "mqtest.run"}) == []
     client.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def attach(folder: Path, at: str) -> None:
+    """Somebody kills a node of theirs and starts it again, by commands of their own."""
+    client = docker.from_env()
+    labels = ["mqtest.run", "com.docker.compose.service=kafka-1"]
+    (node,) = client.containers.list(filters={"label": labels})
+    client.close()
+    commands = ("--fault", f"docker kill {node.id}", "--heal", f"docker start {node.id}")
+    times = ("--after", "3s", "--hold", "3s", "--for", "8s")
+    done = mqtest(folder, "attach", "kafka", "--bootstrap", at, *commands, *times)  # mqtest attach kafka --bootstrap
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(folder)["kafka/acks-all/attached"]
+    assert (found["verdict"], found["lost"], found["fault_bit"]) == ("kept", "0", "true")
+    assert int(found["acked"]) > 500
 
 
 def test_the_doctor_proves_the_power_cut(tmp_path: Path) -> None:

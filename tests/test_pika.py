@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from pika import spec
@@ -200,6 +201,22 @@ def test_producers_begin_at_the_first_address_and_go_round(number: int, epoch: i
         poll_until(producer, lambda: one.published or two.published)
         producer.close(1)
         assert [len(one.published), len(two.published)] == [int(chosen == 0), int(chosen == 1)]
+
+
+@pytest.mark.parametrize(
+    ("access", "entered"),
+    [({}, [b"\0guest\0guest", "/"]), ({"username": "me", "password": "pw", "vhost": "v"}, [b"\0me\0pw", "v"])],
+)
+def test_login_and_virtual_host(access: Mapping[str, Value], entered: list[bytes | str]) -> None:
+    with amqp_server() as server:
+        producer, _ = opened(replace(wiring(server.address), access=access))
+        producer.close(1)
+        assert server.entered == entered
+
+
+def test_a_certificate_that_cannot_be_read_is_told() -> None:
+    with amqp_server() as server, pytest.raises(ClientError, match=r"TLS: the certificates cannot be used: .*No such"):
+        opened(replace(wiring(server.address), access={"ca_file": "/absent.pem"}))
 
 
 def test_unknown_setting_is_named() -> None:

@@ -96,15 +96,39 @@ def test_parts_are_told_apart_by_their_number_and_one_without_a_heal_has_no_end(
 
 def test_a_member_that_was_away(tmp_path: Path) -> None:
     def alive(seconds: float, *names: str) -> dict[str, Any]:
-        return {"t_ns": at(seconds), "event": "members", "alive": list(names)}
+        return {"t_ns": at(seconds), "event": "members", "alive": list(names), "since_ns": at(seconds - 1)}
 
-    events = [alive(1, "a", "b"), alive(10, "b"), alive(14, "a", "b"), alive(19.5, "a")]
+    events = [alive(1, "a", "b"), alive(11, "b"), alive(14, "a", "b"), alive(20.5, "a")]
     seen = found(cell(tmp_path, acked(GAP), events=events))
     told = [
         (s.what, seen.clock.seconds(s.began_ns), s.ended_ns and seen.clock.seconds(s.ended_ns), round(s.gap_s or 0, 1))
         for s in seen.stretches
     ]
     assert told == [("a away", 10, 14, 3.1), ("b away", 19.5, None, 2.6)]
+
+
+def test_a_time_in_which_nobody_answered_tells_nothing_of_each(tmp_path: Path) -> None:
+    def alive(seconds: float, *names: str) -> dict[str, Any]:
+        return {"t_ns": at(seconds), "event": "members", "alive": list(names)}
+
+    seen = found(cell(tmp_path, acked(GAP), events=[alive(1, "a", "b"), alive(5), alive(8, "a"), alive(9)]))
+    assert [(s.what, s.began_ns, s.ended_ns) for s in seen.stretches] == [
+        ("nobody answered", at(5), at(8)),
+        ("b away", at(8), None),
+        ("nobody answered", at(9), None),
+    ]
+
+
+def test_a_leader_that_moved_and_one_that_came_back(tmp_path: Path) -> None:
+    def leads(seconds: float, name: str | None) -> dict[str, Any]:
+        return {"t_ns": at(seconds), "event": "leader", "place": 0, "node": name}
+
+    events = [leads(1, "a"), leads(5, None), leads(6, "a"), leads(10, None), {**leads(12, "b"), "since_ns": at(11)}]
+    seen = found(cell(tmp_path, acked(GAP), events=events))
+    told = [
+        (s.what, seen.clock.seconds(s.began_ns), s.ended_ns and seen.clock.seconds(s.ended_ns)) for s in seen.stretches
+    ]
+    assert told == [("b leads instead of a", 11, 12)]
 
 
 def test_times_are_told_in_utc_where_the_ledger_has_a_clock(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mqtest.fault_log import groups_of
 from mqtest.model import Duplicates, Order, Promise, Verdict
-from mqtest.verdict import Facts, covers, fault_bit, groups_of, verdict
+from mqtest.verdict import Facts, covers, fault_bit, felt, might_have_lost, verdict
 
 PROMISE = Promise(
     survives=("none", "kill:leader", "kill:all+partition:one"),
@@ -268,3 +269,74 @@ _BITES = [
 @pytest.mark.parametrize(("fault", "events", "bit"), _BITES)
 def test_evidence(fault: str, events: list[dict[str, Any]], bit: bool | None) -> None:
     assert fault_bit(groups_of({"fault": fault}), [{"t_ns": 0, "event": "phase", "name": "steady"}, *events]) is bit
+
+
+def aimed(number: int, name: str, evidence: Any = None) -> list[dict[str, Any]]:
+    """One part, begun and healed."""
+    action, _, aim = name.partition(":")
+    says = {"t_ns": 1, "event": "fault", "part": number, "action": action, "aim": aim, "target": ["a"]}
+    return [says | {"step": "injected", "evidence": evidence or {}}, says | {"step": "healed", "evidence": {}}]
+
+
+_SCHEDULE = [["kill:leader", "pause:one"], ["kill:all"]]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "left"),
+    [
+        ((BIT, BIT, BIT), _SCHEDULE),
+        ((BIT, None, BIT), [["kill:leader"], ["kill:all"]]),
+        ((None, BIT, None), [["pause:one"]]),
+        ((None, None, BIT), [["kill:all"]]),
+        ((None, None, None), []),
+    ],
+)
+def test_what_was_felt_of_a_schedule(evidence: tuple[Any, ...], left: list[list[str]]) -> None:
+    names = [name for group in _SCHEDULE for name in group]
+    events = [e for i, name in enumerate(names) for e in aimed(i, name, evidence[i])]
+    assert felt(_SCHEDULE, events) == left
+
+
+def test_what_was_felt_is_named_by_the_step_that_was_injected() -> None:
+    events = [*aimed(0, "pause:one", BIT), *aimed(1, "kill:leader")]  # the later step of the group came first
+    assert felt([["kill:leader", "pause:one"]], events) == [["pause:one"]]
+
+
+def test_what_was_felt_in_an_older_ledger_is_named_by_its_action() -> None:
+    events = [step("injected", BIT, "pause", "b"), step("injected", {}, "kill", "a")]
+    assert felt([["kill:leader", "pause:one"]], events) == [["pause:one"]]
+
+
+def test_a_schedule_that_was_cut_short_cannot_be_told() -> None:
+    groups, ended = [["kill:leader"], ["kill:all"]], [{"t_ns": 2, "event": "dead", "why": "x"}]
+    assert fault_bit(groups, [*aimed(0, "kill:leader", BIT), *ended]) is None
+    assert fault_bit(groups, [*aimed(0, "kill:leader", BIT), {"t_ns": 2, "event": "failed"}]) is None
+    assert fault_bit(groups, aimed(0, "kill:leader", BIT)) is False
+    assert fault_bit(groups, ended) is False
+    assert fault_bit(groups, [*aimed(0, "kill:leader", BIT), *aimed(1, "kill:all"), *ended]) is False
+
+
+@pytest.mark.parametrize(
+    ("left", "decided", "judged_as"),
+    [
+        ([["kill:leader"]], Verdict.BROKEN, "kill:leader (the rest of the fault a-schedule did not bite)"),
+        ([["kill:leader"], ["kill:all"]], Verdict.INVALID, None),
+        ([["power-cut:all"]], Verdict.INVALID, None),
+        ([], Verdict.BROKEN, "none (the fault a-schedule did not bite)"),
+    ],
+)
+def test_a_fault_that_bit_in_part_is_judged_as_what_is_left_of_it(
+    left: list[list[str]], decided: Verdict, judged_as: str | None
+) -> None:
+    groups = [["kill:leader"], ["power-cut:all"]]
+    lost = with_found(replace(KEPT, fault="a-schedule", groups=groups, felt=left, bit=False), lost=5)
+    assert verdict(lost)[0] is decided
+    assert judged_as is None or verdict(lost)[1] == f"5 lost under {judged_as}"
+
+
+@pytest.mark.parametrize(
+    ("facts", "might"),
+    [(KEPT, False), (UNLISTED, True), (replace(KEPT, acknowledged=False), True)],
+)
+def test_what_might_have_lost(facts: Facts, might: bool) -> None:
+    assert might_have_lost(facts) is might

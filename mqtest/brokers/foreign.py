@@ -47,6 +47,7 @@ class Members(NamedTuple):
     """Who is there, by the cluster's own word."""
 
     alive: tuple[str, ...]
+    """empty: nobody answered"""
     leader: str | None
     """of place 0"""
 

@@ -101,7 +101,8 @@ class KafkaForeign:
         except KafkaException:
             return Members((), None)
         names = {number: f"{node.host}:{node.port}" for number, node in seen.brokers.items()}
-        place = seen.topics[self._asked.topic].partitions.get(0)
+        topic = seen.topics.get(self._asked.topic)
+        place = topic.partitions.get(0) if topic else None
         return Members(tuple(sorted(names.values())), names.get(place.leader) if place else None)
 
     def not_whole(self) -> str | None:

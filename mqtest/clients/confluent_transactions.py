@@ -209,7 +209,7 @@ class TransactionalProducer:
             self.failed = "the end of the transaction does not come back"
 
     def close(self, timeout_s: float) -> None:
-        """See Producer. An open transaction is aborted by the library, the next epoch or its time-out; nobody settles it."""
+        """See Producer. What is open is aborted by the library, or by the next epoch; nobody settles it."""
         if self._ending is not None:
             if not wait([self._ending], timeout_s).done:
                 return

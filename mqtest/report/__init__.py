@@ -17,8 +17,9 @@ from mqtest.report import terminal
 from mqtest.report.collect import Collected, cell_folders, collect, differences, judge_cell, store_verdict, write
 from mqtest.report.csv_table import csv_text
 from mqtest.report.junit import junit_text
-from mqtest.report.markdown import markdown_text, must_lose
+from mqtest.report.markdown import markdown_text
 from mqtest.report.summary import Row, exit_code, groups, teeth
+from mqtest.report.surprises import must_lose
 
 __all__ = ["CheckReport", "RunReport", "check", "render"]
 
