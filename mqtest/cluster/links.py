@@ -22,7 +22,7 @@ from typing import Any, Final
 import docker
 
 from mqtest.brokers import Door
-from mqtest.clock import wait_until
+from mqtest.clock import now_ns, wait_until
 from mqtest.cluster import Evidence, images
 from mqtest.cluster.engine import asking, labels, together
 from mqtest.cluster.toxics import Toxiproxy, toxics
@@ -61,7 +61,8 @@ class Links:
 
     def impair(self, action: str, names: Sequence[str], settings: Mapping[str, Value], tag: str) -> Evidence:
         """Put the toxics of an action on these nodes' links. Evidence: by node what a probe saw `before` and `after`
-        (ms until the broker's first answer; None: closed, or no answer); empty when that does not show the action."""
+        (ms until the broker's first answer; None: closed, or no answer), and since when it was so, `begun_ns`; empty when
+        the probes do not show the action."""
         hit = [name for name in names if name in self.proxies]
         before = self._probed(hit)
         self._passed[tag] = self._bytes()
@@ -70,11 +71,16 @@ class Links:
             for name, toxic in wanted.items():
                 self._in_force.setdefault(tag, []).append((proxy, name))
                 self._server().add(proxy, name, toxic)
+        begun_ns = now_ns()
         after = self._probed(hit)
         if not hit or not all(_shows(action, settings, before[name], after[name]) for name in hit):
             return {}
         seen = {name: {"before": before[name], "after": after[name]} for name in hit}
-        return {"answer_ms": seen, "toxics": {name: toxic._asdict() for name, toxic in wanted.items()}}
+        return {
+            "begun_ns": begun_ns,
+            "answer_ms": seen,
+            "toxics": {name: toxic._asdict() for name, toxic in wanted.items()},
+        }
 
     def restore(self, tag: str) -> Evidence:
         """Take the toxics of a tag away. Evidence: which were `listed` until then and how many bytes went through the
