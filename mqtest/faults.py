@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mqtest.cluster import Evidence
+from mqtest.cluster import HOST, Evidence
 from mqtest.model import Value
 from mqtest.targets import WORKERS, Names, Stand
 
@@ -54,7 +54,42 @@ def _cut_power(hit: Hit) -> Evidence:
 
 
 def _partition(hit: Hit) -> Evidence:
-    return hit.stand.cluster.isolate(hit.names, _others(hit))
+    return hit.stand.cluster.isolate(hit.names, _others(hit), tag=hit.tag)
+
+
+def _partition_one_way(hit: Hit) -> Evidence:
+    direction = str(hit.settings["direction"])
+    return hit.stand.cluster.isolate(hit.names, _others(hit), direction=direction, tag=hit.tag)
+
+
+def _partition_bridge(hit: Hit) -> Evidence:
+    """One broker, the first that is not hit, still reaches both sides."""
+    bridge = next(name for name in hit.stand.names() if name not in hit.names)
+    return hit.stand.cluster.isolate(hit.names, [name for name in _others(hit) if name != bridge], tag=hit.tag)
+
+
+def _partition_clients(hit: Hit) -> Evidence:
+    return hit.stand.cluster.isolate(hit.names, [HOST], tag=hit.tag)
+
+
+def _lose_packets(hit: Hit) -> Evidence:
+    return hit.stand.cluster.lose_packets(hit.names, float(hit.settings["percent"]), hit.tag)
+
+
+def _fill_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.fill_disk(hit.names)
+
+
+def _fail_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.fail_disk(hit.names)
+
+
+def _stall_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.stall_disk(hit.names)
+
+
+def _slow_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.slow_disk(hit.names, float(hit.settings["stalled_ms"]), float(hit.settings["free_ms"]))
 
 
 def _restart(hit: Hit) -> Evidence:
@@ -87,7 +122,37 @@ def _unpause(hit: Hit) -> Evidence:
 
 
 def _rejoin(hit: Hit) -> Evidence:
-    return hit.stand.cluster.rejoin()
+    return hit.stand.cluster.rejoin(hit.tag)
+
+
+def _keep_packets(hit: Hit) -> Evidence:
+    return hit.stand.cluster.keep_packets(hit.tag)
+
+
+def _free_disk(hit: Hit) -> Evidence:
+    """Space first, then the nodes that ended for want of it."""
+    freed = hit.stand.cluster.free_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return freed
+
+
+def _replace_disk(hit: Hit) -> Evidence:
+    """A filesystem that failed comes back only when it is mounted anew."""
+    killed = hit.stand.cluster.kill(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return killed
+
+
+def _thaw_disk(hit: Hit) -> Evidence:
+    stalled = hit.stand.cluster.thaw_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stalled
+
+
+def _unslow_disk(hit: Hit) -> Evidence:
+    stalled = hit.stand.cluster.unslow_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stalled
 
 
 def _forgotten(hit: Hit) -> Evidence:
@@ -155,7 +220,7 @@ def inject(action: Action, hit: Hit) -> Iterator[Injection]:
 
 
 _NODES = ("leader", "follower", "controller", "one", "other", "same", "minority", "majority", "random", "all")
-_PARTS = tuple(target for target in _NODES if target != "all")
+_PARTS = tuple(target for target in _NODES if target not in ("random", "all"))
 """whoever is cut off needs somebody to be cut off from"""
 
 FAULTS: Mapping[str, Action] = {
@@ -165,7 +230,7 @@ FAULTS: Mapping[str, Action] = {
     "stop": Action("orderly stop: SIGTERM, with a grace", _NODES, _stop, _start),
     "pause": Action("every process of the node frozen (cgroup freezer)", _NODES, _pause, _unpause),
     "power-cut": Action(
-        "silence, death and a disk that forgets what was not fsynced", _NODES, _cut_power, _start, proof=_forgotten
+        "silence, a disk that forgets what was not fsynced, and death", _NODES, _cut_power, _start, proof=_forgotten
     ),
     "restart": Action("orderly stop and start at once", _NODES, _restart, _start, held=False),
     "rolling-restart": Action(
@@ -176,4 +241,45 @@ FAULTS: Mapping[str, Action] = {
         held=False,
     ),
     "partition": Action("cut from its peers, clients stay attached", _PARTS, _partition, _rejoin, proven_by_undo=True),
+    "partition-one-way": Action(
+        "one direction between it and its peers cut: `in` what they send, or `out` what it sends",
+        _PARTS,
+        _partition_one_way,
+        _rejoin,
+        proven_by_undo=True,
+        settings={"direction": "in"},
+    ),
+    "partition-bridge": Action(
+        "cut from all of its peers but one broker, which still reaches everybody",
+        _PARTS,
+        _partition_bridge,
+        _rejoin,
+        proven_by_undo=True,
+    ),
+    "partition-clients": Action(
+        "cut from the clients, its peers stay attached", _NODES, _partition_clients, _rejoin, proven_by_undo=True
+    ),
+    "packet-loss": Action(
+        "packets lost at random, in and out, whoever the other side is",
+        _NODES,
+        _lose_packets,
+        _keep_packets,
+        proven_by_undo=True,
+        settings={"percent": 20.0},
+    ),
+    "disk-full": Action("no space left on the disk of the node", _NODES, _fill_disk, _free_disk),
+    "disk-failing": Action(
+        "every access to the disk is an I/O error; healed by SIGKILL and start", _NODES, _fail_disk, _replace_disk
+    ),
+    "disk-stalled": Action(
+        "the disk is flushed, then every write waits", _NODES, _stall_disk, _thaw_disk, proven_by_undo=True
+    ),
+    "disk-slow": Action(
+        "the disk stands still and works in turn, flushed each time",
+        _NODES,
+        _slow_disk,
+        _unslow_disk,
+        proven_by_undo=True,
+        settings={"stalled_ms": 80.0, "free_ms": 20.0},
+    ),
 }

@@ -223,8 +223,9 @@ def _workload(file: _File, path: Path) -> Workload:
     for key in ("producers", "window", "places"):
         if getattr(load, key) < 1:
             raise UsageError(f"{path}: workload.{key}: must be at least 1")
-    if load.consumers < 0:
-        raise UsageError(f"{path}: workload.consumers: must be at least 0")
+    for key in ("consumers", "transformers"):
+        if getattr(load, key) < 0:
+            raise UsageError(f"{path}: workload.{key}: must be at least 0")
     if load.rate_per_s is None or load.rate_per_s <= 0:
         raise UsageError(f"{path}: workload.rate_per_s: must be above 0 (closed_loop = true sends without a rate)")
     if not 64 <= load.size_bytes <= 1 << 20:
@@ -254,6 +255,8 @@ def _check_pairs(scenario: Scenario) -> None:
 
 def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
     module = broker_module(profile.broker)
+    if arm.workload.transformers and not getattr(module, "PIPELINES", False):
+        raise UsageError(f"{path}: workload.transformers: {profile.broker} has none; allowed: 0")
     allowed = [action for action in FAULTS if action in getattr(module, "FAULTS", FAULTS)]
     targets = [target for target in TARGETS if target not in module.NO_TARGETS]
     for step in fault.steps:

@@ -37,6 +37,8 @@ from mqtest.model import Node, Profile, Value, Wiring
 T = TypeVar("T")
 
 NO_TARGETS: Sequence[str] = ()
+PIPELINES = True
+"""`create_output` here, and `open_transformer` in its client"""
 BRING_UP_S = 10.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -93,20 +95,25 @@ class Kafka:
 
     def create_places(self) -> None:
         """Make the topic; raises SettingError when Kafka refuses one of the profile's topic settings."""
+        self._create(TOPIC)
+
+    def create_output(self) -> None:
+        """Make the topic that transformers write to, like the other one."""
+        self._create(self.wiring().output.topic)
+
+    def _create(self, name: str) -> None:
         asked = self._topic_settings()
-        topic = NewTopic(TOPIC, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
+        topic = NewTopic(name, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
         with self._admin("create the topic") as admin:
             made = admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S)
             try:
-                made[TOPIC].result(ADMIN_TIMEOUT_S + 1)
+                made[name].result(ADMIN_TIMEOUT_S + 1)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.INVALID_CONFIG:
                     raise
                 said = error.args[0].str()
-                name = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
-                raise SettingError(
-                    f"topic.{name} = {asked.get(name, '…')} did not take: Kafka says {said!r}"
-                ) from error
+                key = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
+                raise SettingError(f"topic.{key} = {asked.get(key, '…')} did not take: Kafka says {said!r}") from error
 
     def await_ready(self, timeout_s: float) -> None:
         """Until every node sees every node alive, and all agree on the leaders of all partitions, with every replica
