@@ -16,8 +16,8 @@ from mqtest.model import RUNNER, Outcome
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 SILENCE_GRACE_NS = 250_000_000
-SPREAD_MS = 10
-"""from the first node that goes silent to the last process that is dead"""
+SPREAD_MS = 50
+"""on any machine, however busy; what it is on a quiet one shows test_cluster_docker.py"""
 
 
 def mqtest(folder: Path, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
@@ -57,7 +57,7 @@ def test_first_look_shows_who_loses(tmp_path: Path) -> None:
 
 
 def assert_one_power_cut(folder: Path) -> None:
-    """All nodes went within SPREAD_MS, and nothing that they said settled later than silence + 250 ms, until the heal."""
+    """All nodes went together, and nothing that they said settled later than silence + 250 ms, until the heal."""
     events = [e for e in load_events(events_path(folder)) if e["event"] == "fault"]
     cut = next(e for e in events if e["step"] == "injected")["detail"]
     heal_ns = next(e for e in events if e["step"] == "heal")["t_ns"]
