@@ -82,6 +82,7 @@ class Words:
     dead: set[int] = field(default_factory=set)
     controller_leads: bool = True
     elections: int = 0
+    joins_when_told: bool = False
     elections_in_vain: int = 0
     topic_on: set[int] = field(default_factory=lambda: {1, 2, 3})
     routed: int = 1
@@ -120,6 +121,8 @@ class Words:
             if number not in self.topic_on:
                 return answer(asked, 17, remark="No topic in this broker")
             return answer(asked, body=json.dumps(self.topic).encode())
+        if asked.code == 906 and self.joins_when_told:
+            self.in_sync = self.in_sync | {number}
         if asked.code == 310:
             self.ends = {**self.ends, "0": self.ends["0"] + 1}
         if asked.code == 30:
@@ -210,12 +213,12 @@ def test_unreachable_controller_is_an_error(scripted: Scripted) -> None:
         scripted.broker.leader(0)
 
 
-def test_topic_is_made_at_the_master_with_all_places(scripted: Scripted) -> None:
-    scripted.words.master = scripted.words.routed = 2
+def test_topic_is_made_at_each_broker_with_all_places(scripted: Scripted) -> None:
     scripted.broker.create_places()
-    made = scripted.servers[3].of(17)[0].fields
-    assert (made["topic"], made["readQueueNums"], made["writeQueueNums"]) == ("mqtest", "2", "2")
-    assert scripted.servers[2].of(17) == []
+    for broker in scripted.servers[2:]:
+        made = {asked.fields["topic"]: asked.fields for asked in broker.of(17)}
+        assert set(made) == {"mqtest", "mqtest-first-epoch"}
+        assert (made["mqtest"]["readQueueNums"], made["mqtest"]["writeQueueNums"]) == ("2", "2")
 
 
 def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> None:
@@ -227,7 +230,29 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
     (elected,) = scripted.servers[0].of(1002)
     assert (elected.fields["brokerId"], elected.fields["designateElect"]) == ("1", "true")
     assert scripted.broker.leader(0) == "rocketmq-1"
-    assert scripted.servers[3].of(17)[-1].fields["topic"] == "mqtest-first-epoch"
+
+
+def test_slaves_are_told_where_to_replicate_from_while_the_group_forms_and_never_again(scripted: Scripted) -> None:
+    scripted.words.in_sync, scripted.words.joins_when_told = {1}, True
+    scripted.broker.create_places()
+    for slave in scripted.servers[3:]:
+        told = slave.of(906)[0].fields
+        assert told == {"masterAddress": address(1), "masterHaAddress": f"{PREFIX}.11:10912"}
+    assert scripted.servers[2].of(906) == []
+    scripted.words.in_sync = {1}
+    with pytest.raises(ClusterError, match="in the SyncStateSet"):
+        scripted.broker.await_ready(0.2)
+    assert len(scripted.servers[4].of(906)) == 1
+
+
+def test_slaves_are_not_told_before_the_master_is_registered(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rocketmq, "_READY_S", 0.2)
+    scripted.words.in_sync, scripted.words.routed = {1}, 2
+    with pytest.raises(ClusterError, match="in the SyncStateSet"):
+        scripted.broker.create_places()
+    assert [server.of(906) for server in scripted.servers] == [[]] * 5
 
 
 @pytest.mark.parametrize(("in_vain", "elections"), [(0, 1), (2, 3)])

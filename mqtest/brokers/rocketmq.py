@@ -3,8 +3,7 @@
 The controller (in the name server) says who is master and which replicas are in sync (its SyncStateSet); each
 broker says what it was configured with and which topics it knows. Rules:
 - Ready = the SyncStateSet holds every replica, every replica knows the topic, and the name server routes to the
-  controller's master. Slaves copy topics only every 10 s, so the topic is made as soon as there is a master: a
-  master killed before that leaves a new one that does not know the topic, for good.
+  controller's master. Slaves copy topics only every 10 s, so the topic is made at each broker.
 - A broker hands a key that it does not know back as it stood in its file. So settings go in spelt as the broker
   itself never would (`+2`, `TRUE`, a trailing space): what comes back in the plain spelling was understood.
 """
@@ -15,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from mqtest.brokers import TOPIC
@@ -29,6 +29,7 @@ NO_TARGETS: Final = ()
 BRING_UP_S = 25.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
+CONSUMER_GROUP: Final = "mqtest-consumers"
 GROUP: Final = "mqtest-group"
 """brokerName in compose.yaml; it may not be the topic's name, which a broker keeps for itself"""
 CLUSTER: Final = "mqtest-cluster"
@@ -36,6 +37,7 @@ CLUSTER: Final = "mqtest-cluster"
 NAME_SERVER_PORT: Final = 9876
 CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
+HA_PORT: Final = 10912
 
 _CALL_S: Final = 2.0
 WRITE_S: Final = 20.0
@@ -184,13 +186,15 @@ class RocketMQ:
             self._leave_first_epoch()
 
     def _create_topic(self, name: str, queues: int, fields: Mapping[str, str]) -> None:
+        """Make a topic at each broker: slaves would copy it only within 10 to 13 s."""
         asked = topic_request(name, queues, fields)
-        wait_until(  # a broker can be master by the controller's word before it listens
-            lambda: self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=WRITE_S),
-            _READY_S,
-            f"the master to take the topic {name}",
-            swallow=(ClusterError,),
-        )
+        for address, node in self._brokers.items():
+            wait_until(  # a broker can be known to the controller before it listens
+                partial(self._call, address, Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=WRITE_S),
+                _READY_S,
+                f"{node.name} to take the topic {name}",
+                swallow=(ClusterError,),
+            )
 
     def _leave_first_epoch(self) -> None:
         """Store a message, in a topic of its own, and have another broker elected; until all are in sync again.
@@ -199,21 +203,36 @@ class RocketMQ:
         replaces that epoch's start in its epoch file by its current end (AutoSwitchHAService.changeToMaster). Slaves
         look for a common epoch with the same start; in the first epoch of a group there is none, and they never join
         again ("Failed to find a consistent point"). A group with one election behind it is safe. Seen on 5.5.0, as
-        was this: in one of four such elections the third broker asks the name server for the master too early, goes
-        on replicating from the old one, which lives, and never joins; another election ends that.
+        was this: now and then the third broker asks the name server for the master too early, goes on replicating
+        from the old one, which lives, and never joins; another election ends that.
         """
-        self.await_ready(_READY_S)
+        self._create_topic(_EPOCH_TOPIC, 1, _PLAIN_TOPIC)
+        self._await("all replicas in sync, with the topic", self._unready_yet, _READY_S)
         for _ in range(_ELECTIONS):
             self._elect_another()
             with suppress(ClusterError):
-                self.await_ready(_JOIN_S)
+                self._await("all replicas in sync, with the topic", self._unready_yet, _JOIN_S)
                 return
         raise ClusterError(f"rocketmq: not all brokers were in sync after any of {_ELECTIONS} elections")
+
+    def _unready_yet(self) -> str | None:
+        """What is missing while the group forms. Slaves that are not in sync are told where the master replicates
+        from, as brokers tell each other; by themselves they ask the name server, every 10 s. Not before the master
+        has registered there: until then it may drop those that connect, and they wait for 5 s."""
+        missing = self._unready()
+        if missing:
+            replicas = self._replicas()
+            master = str(replicas.get("masterAddress"))
+            told = {"masterAddress": master, "masterHaAddress": f"{master.rpartition(':')[0]}:{HA_PORT}"}
+            if all(self._routed(c) == master for c in self._coordinators):
+                for slave in replicas.get("notInSyncReplicas", ()):
+                    with suppress(ClusterError):  # it is told again
+                        self._call(slave["brokerAddress"], Request.EXCHANGE_BROKER_HA_INFO, told)
+        return missing
 
     def _elect_another(self) -> None:
         """A new epoch, with a message in the one before, or the new one would not be written down."""
         old = self._replicas()
-        self._create_topic(_EPOCH_TOPIC, 1, _PLAIN_TOPIC)  # a master since a moment may not have it yet
         now_ms = str(time.time_ns() // 1_000_000)
         letters = {"a": GROUP, "b": _EPOCH_TOPIC, "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": now_ms}
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
@@ -260,7 +279,7 @@ class RocketMQ:
             except ClusterError as error:
                 return f"the topic on {node.name} ({error})"
         for coordinator in self._coordinators:
-            routed = self._routed(f"{coordinator.address}:{NAME_SERVER_PORT}")
+            routed = self._routed(coordinator)
             if routed != master:
                 return f"the route to {master} at {coordinator.name}, which says {routed}"
         return None
@@ -268,8 +287,9 @@ class RocketMQ:
     def _topic(self, address: str) -> dict[str, Any]:
         return dict(json.loads(self._call(address, Request.GET_TOPIC_CONFIG, {"topic": TOPIC}).body))
 
-    def _routed(self, address: str) -> str | None:
+    def _routed(self, coordinator: Node) -> str | None:
         """The topic's master, by a name server."""
+        address = f"{coordinator.address}:{NAME_SERVER_PORT}"
         answer = self._call(address, Request.GET_ROUTE, {"topic": TOPIC, "acceptStandardJsonOnly": "true"})
         for group in json.loads(answer.body)["brokerDatas"]:
             if "0" in group["brokerAddrs"]:
@@ -308,6 +328,16 @@ class RocketMQ:
         address = self._leading_controller()
         return next((n.name for n in self._coordinators if f"{n.address}:{CONTROLLER_PORT}" == address), None)
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        master, told = self._master(), {}
+        for place in range(self._places):
+            queue = {"topic": TOPIC, "queueId": str(place)}
+            asked = {"consumerGroup": CONSUMER_GROUP, **queue}
+            with suppress(ClusterError):  # a group that has committed nothing is an error answer
+                offset = self._position(master, Request.QUERY_CONSUMER_OFFSET, asked)
+                told[place] = (offset, self._position(master, Request.GET_MAX_OFFSET, queue))
+        return told
+
     def counts(self) -> Mapping[str, int]:
         return {}  # a log
 
@@ -333,7 +363,7 @@ class RocketMQ:
             addresses=tuple(f"{node.address}:{NAME_SERVER_PORT}" for node in self._coordinators),
             topic=TOPIC,
             places=self._places,
-            group="mqtest-consumers",
+            group=CONSUMER_GROUP,
             producer=profile.settings.get("producer", {}),
             consumer=profile.settings.get("consumer", {}),
             topic_settings=profile.settings.get("topic", {}),
