@@ -241,7 +241,7 @@ class AttachedCell:
     # --- the fault
 
     def _command_fault(self, fault: str) -> None:
-        """Fault, hold, heal, and wait until the cluster is whole; the load goes on meanwhile, if need be past its time."""
+        """Fault, hold, heal, and wait until the cluster is whole; the load goes on, if need be past its time."""
         self._commanded = True
         heal = self._asked.heal
         said = {"action": ATTACHED, "target": [], "part": 0}
