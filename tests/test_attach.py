@@ -6,13 +6,14 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mqtest import attach, credentials
-from mqtest.attach import Attachment, refuse_used, signs
+from mqtest.attach import Attachment, refuse_used
 from mqtest.brokers import memory
 from mqtest.brokers.foreign import Asked, Held, foreign_module, host_ports
 from mqtest.brokers.rabbitmq_foreign import _where
@@ -22,6 +23,7 @@ from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError, UsageError
 from mqtest.judge import Judgement, judge
 from mqtest.ledger import read_cell
+from mqtest.lookout import signs
 from mqtest.model import Phases, Verdict, Workload
 from mqtest.profile import find_profile
 from mqtest.watch import SilentWatch
@@ -86,7 +88,7 @@ def test_their_commands_are_fault_and_heal_and_no_secret_reaches_a_file(theirs: 
 
 
 def test_a_fault_command_that_fails_did_not_bite(theirs: MemoryCluster, tmp_path: Path) -> None:
-    quick = attachment(theirs, fault="exit 3", phases=Phases(warm_up_s=0.1, steady_s=0.2, hold_s=0.1), for_s=0.4)
+    quick = attachment(theirs, fault="exit 3", phases=replace(QUICK, steady_s=0.2, hold_s=0.1), for_s=0.6)
     _, judged = run(quick, tmp_path)
     assert (judged.verdict, judged.row["fault_bit"]) == (Verdict.INVALID, False)
 
@@ -108,8 +110,10 @@ def test_what_others_wrote_is_not_judged_and_the_first_interrupt_ends_the_load(
         producer.await_settled(5)
     with pytest.raises(UsageError, match=r"t: holds 5 messages of others; --yes writes to it all the same"):
         run(attachment(theirs), tmp_path)
-    _, judged = run(attachment(theirs, into_used=True, for_s=None), tmp_path, enough)
+    asked = attachment(theirs, into_used=True, for_s=None, fault=f"touch {tmp_path}/not-any-more")
+    _, judged = run(asked, tmp_path / "results", enough)
     assert judged.row["acked"] > 10
+    assert not (tmp_path / "not-any-more").exists()
     assert (judged.verdict, judged.row["corrupt"], judged.row["foreign"]) == (Verdict.KEPT, 0, 0)
 
 
@@ -230,9 +234,11 @@ def test_bad_usage_is_one_line(words: str, line: str, capsys: pytest.CaptureFixt
 def test_the_whole_command_against_a_socket(
     theirs: MemoryCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = f"memory --socket {theirs.nodes[0].address} --for 1s --after 0.2s --results {tmp_path} --plain"
+    words = f"memory --socket {theirs.nodes[0].address} --for 3s --after 0.5s --results {tmp_path} --plain"
     assert main(["attach", *words.split()]) == 0
-    assert "memory/log-safe" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "memory/log-safe" in out
+    assert "Of nobody it was seen that it went away or was broken.\n\nNo second without an acknowledgement.\n" in out
     (run_dir,) = [path for path in tmp_path.iterdir() if "attach-memory" in path.name]
     assert json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["planned"] == ["001-attached-memory-log-safe"]
     cell = run_dir / "cells" / "001-attached-memory-log-safe"

@@ -25,7 +25,6 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Wiring
 
-OPTION: Final = "--nameserver"
 PROFILE: Final = "sync-flush-all-ack"
 ACCESS: Final = ()
 
