@@ -14,6 +14,7 @@ import pytest
 
 from mqtest import attach, credentials
 from mqtest.attach import Attachment, refuse_used
+from mqtest.audit import eaten
 from mqtest.brokers import memory
 from mqtest.brokers.foreign import Asked, Held, foreign_module, host_ports
 from mqtest.brokers.rabbitmq_foreign import _where
@@ -24,9 +25,10 @@ from mqtest.errors import ClusterError, UsageError
 from mqtest.judge import Judgement, judge
 from mqtest.ledger import read_cell
 from mqtest.lookout import signs
-from mqtest.model import Phases, Verdict, Workload
+from mqtest.model import Delivery, Phases, Verdict, Workload
 from mqtest.profile import find_profile
 from mqtest.watch import SilentWatch
+from mqtest.workload.consumer import own
 from tests.memory_rig import Producing
 
 SECRET = "s3cr3t-t0ken-of-the-test"
@@ -123,24 +125,32 @@ def test_a_cluster_that_does_not_answer_leaves_no_folder_and_no_secret(tmp_path:
     assert not (tmp_path / "results").exists()
 
 
+def test_what_stood_there_before_is_not_ours_and_may_be_eaten() -> None:
+    deliveries = [Delivery(place, offset, b"", False) for place, offset in ((0, 4), (0, 5), (1, 0))]
+    assert own(deliveries, {0: 5}) == deliveries[1:]
+    assert own(deliveries, {}) == deliveries
+    assert eaten({0: 5, 1: 0}, {0: 5}) == []
+    assert eaten({0: 6, 1: 1}, {0: 5}) == ["place 0 starts at 6", "place 1 starts at 1"]
+
+
 @pytest.mark.parametrize(
     ("profile", "held", "refused"),
     [
-        ("log-safe", None, False),
-        ("log-safe", Held(0, 7, 0), False),
-        ("log-safe", Held(1, 7, 0), True),
-        ("queue-safe", Held(0, 0, 0), False),
-        ("queue-safe", Held(1, 0, 0), True),
-        ("queue-safe", Held(0, 0, 1), True),
+        ("log-safe", None, ""),
+        ("log-safe", Held(0, 7, 0), ""),
+        ("log-safe", Held(1, 7, 0), "--yes"),
+        ("queue-safe", Held(0, 0, 0), ""),
+        ("queue-safe", Held(1, 0, 0), "a queue of others is not touched"),
+        ("queue-safe", Held(0, 0, 1), "a queue of others is not touched"),
     ],
 )
-def test_a_place_that_is_used_is_refused(profile: str, held: Held | None, refused: bool) -> None:
+def test_a_place_that_is_used_is_refused(profile: str, held: Held | None, refused: str) -> None:
     asked = attachment("@x", profile)
     found = None if held is None else {0: held}
     if not refused:
         refuse_used(asked, found)
         return
-    with pytest.raises(UsageError, match=r"^t: holds"):
+    with pytest.raises(UsageError, match=f"^t: holds .*{refused}"):
         refuse_used(asked, found)
 
 
@@ -179,10 +189,10 @@ def test_signs_that_something_happened(events: Sequence[Mapping[str, Any]], expe
 
 def test_credentials_come_from_the_file_and_the_environment_wins(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
-    path.write_text('"sasl.username" = "me"\n"sasl.password" = "of the file"\n', encoding="utf-8")
+    path.write_text('"sasl.username" = "somebody"\n"sasl.password" = "of the file"\n', encoding="utf-8")
     read = credentials.read("kafka", ("sasl.username", "sasl.password"), path, {"MQTEST_KAFKA_SASL_PASSWORD": "of env"})
-    assert dict(read.access) == {"sasl.username": "me", "sasl.password": "of env"}
-    assert read.mask("me: of env, of the file") == "me: ***, of the file"
+    assert dict(read.access) == {"sasl.username": "somebody", "sasl.password": "of env"}
+    assert read.mask("somebody: of env, of the file") == "somebody: ***, of the file"
     assert "of env" not in repr(read)
 
 
