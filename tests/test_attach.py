@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +21,7 @@ from mqtest.brokers import memory
 from mqtest.brokers.foreign import Asked, Held, foreign_module, host_ports
 from mqtest.brokers.rabbitmq_foreign import _where
 from mqtest.cli import main
-from mqtest.cli_attach import seconds
+from mqtest.cli_attach import first_interrupt_ends_the_load, seconds
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError, UsageError
 from mqtest.judge import Judgement, judge
@@ -205,6 +207,18 @@ def test_a_key_that_is_none_of_the_client_is_refused_without_its_value(tmp_path:
 
 
 # --- the command
+
+
+def test_the_first_interrupt_ends_the_load_and_the_second_is_one_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    ever = signal.getsignal(signal.SIGINT)
+    with first_interrupt_ends_the_load() as enough:
+        assert not enough.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert enough.is_set()
+        assert "the load ends" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is ever
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
