@@ -244,17 +244,18 @@ class AttachedCell:
         """Fault, hold, heal, and wait until the cluster is whole; the load goes on, if need be past its time."""
         self._commanded = True
         heal = self._asked.heal
-        said = {"action": ATTACHED, "target": [], "part": 0}
-        mask = self._asked.credentials.mask
-        self._journal.event("fault", step="inject", **said, command=mask(fault))
+        said = {"action": ATTACHED, "target": ["command"], "part": 0}
+        began_ns = now_ns()
+        self._journal.event("fault", step="inject", **said, command=fault)
         healed = False
         try:
             code = self._command(fault)
             evidence = {"exit_code": code} if code == 0 else {}
-            self._journal.event("fault", step="injected", **said, evidence=evidence, detail={"exit_code": code})
+            injected = {"t_ns": began_ns, "evidence": evidence, "detail": {"exit_code": code}}
+            self._journal.event("fault", step="injected", **said, **injected)  # what takes time has hit from the start
             self._load.last(self._cell.phases.hold_s, self._enough)
             self._journal.phase("heal")
-            self._journal.event("fault", step="heal", **said, command=mask(heal or ""))
+            self._journal.event("fault", step="heal", **said, command=heal)
             healed = True
             if heal is not None and (code := self._command(heal)) != 0:
                 self._journal.note(f"the heal command ended with exit code {code}")
@@ -285,7 +286,7 @@ class AttachedCell:
         seen = signs(load_events(events_path(self._folder)))
         fault = ATTACHED if seen or self._commanded else NO_FAULT
         if seen and not self._commanded:
-            said = {"action": ATTACHED, "target": [], "part": 0}
+            said = {"action": ATTACHED, "target": ["by hand"], "part": 0}
             self._journal.event("fault", step="healed", **said, evidence=seen)
         self._record |= {"fault": fault, "groups": [[fault]] if fault == ATTACHED else [], "seen": seen}
         write_cell(self._folder, self._record)
