@@ -62,6 +62,12 @@ def _partition_one_way(hit: Hit) -> Evidence:
     return hit.stand.cluster.isolate(hit.names, _others(hit), direction=direction, tag=hit.tag)
 
 
+def _partition_bridge(hit: Hit) -> Evidence:
+    """One broker, the first that is not hit, still reaches both sides."""
+    bridge = next(name for name in hit.stand.names() if name not in hit.names)
+    return hit.stand.cluster.isolate(hit.names, [name for name in _others(hit) if name != bridge], tag=hit.tag)
+
+
 def _partition_clients(hit: Hit) -> Evidence:
     return hit.stand.cluster.isolate(hit.names, [HOST], tag=hit.tag)
 
@@ -214,7 +220,7 @@ def inject(action: Action, hit: Hit) -> Iterator[Injection]:
 
 
 _NODES = ("leader", "follower", "controller", "one", "other", "same", "minority", "majority", "random", "all")
-_PARTS = tuple(target for target in _NODES if target != "all")
+_PARTS = tuple(target for target in _NODES if target not in ("random", "all"))
 """whoever is cut off needs somebody to be cut off from"""
 
 FAULTS: Mapping[str, Action] = {
@@ -242,6 +248,13 @@ FAULTS: Mapping[str, Action] = {
         _rejoin,
         proven_by_undo=True,
         settings={"direction": "in"},
+    ),
+    "partition-bridge": Action(
+        "cut from all of its peers but one broker, which still reaches everybody",
+        _PARTS,
+        _partition_bridge,
+        _rejoin,
+        proven_by_undo=True,
     ),
     "partition-clients": Action(
         "cut from the clients, its peers stay attached", _NODES, _partition_clients, _rejoin, proven_by_undo=True

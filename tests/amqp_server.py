@@ -26,6 +26,8 @@ class AmqpServer:
         self.published: list[tuple[str, bytes, int, bool]] = []
         self.consumed: list[tuple[str, Any]] = []
         self.acked: list[tuple[int, bool]] = []
+        self.entered: list[bytes | str] = []
+        """login and virtual host of each connection"""
         self.no_ack: list[bool] = []
         self.on_the_way: list[tuple[int, bytes]] = []
         """(tag, body) of what is delivered just before a consumer is cancelled"""
@@ -117,8 +119,10 @@ class AmqpServer:
         if isinstance(method, spec.Basic.Ack):
             self.acked.append((method.delivery_tag, bool(method.multiple)))
         elif isinstance(method, spec.Connection.StartOk):
+            self.entered.append(method.response)
             self.say(spec.Connection.Tune(2047, 131072, 0), 0)
         elif isinstance(method, spec.Connection.Open):
+            self.entered.append(method.virtual_host)
             self.say(spec.Connection.OpenOk(), 0)
         elif isinstance(method, spec.Connection.Close):
             self.say(spec.Connection.CloseOk(), 0)

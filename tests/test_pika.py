@@ -203,6 +203,22 @@ def test_producers_begin_at_the_first_address_and_go_round(number: int, epoch: i
         assert [len(one.published), len(two.published)] == [int(chosen == 0), int(chosen == 1)]
 
 
+@pytest.mark.parametrize(
+    ("access", "entered"),
+    [({}, [b"\0guest\0guest", "/"]), ({"username": "me", "password": "pw", "vhost": "v"}, [b"\0me\0pw", "v"])],
+)
+def test_login_and_virtual_host(access: Mapping[str, Value], entered: list[bytes | str]) -> None:
+    with amqp_server() as server:
+        producer, _ = opened(replace(wiring(server.address), access=access))
+        producer.close(1)
+        assert server.entered == entered
+
+
+def test_a_certificate_that_cannot_be_read_is_told() -> None:
+    with amqp_server() as server, pytest.raises(ClientError, match=r"TLS: the certificates cannot be used: .*No such"):
+        opened(replace(wiring(server.address), access={"ca_file": "/absent.pem"}))
+
+
 def test_unknown_setting_is_named() -> None:
     with pytest.raises(ClientError, match=r"producer\.mandatry: no such setting"):
         opened(wiring("127.0.0.1:1", producer={"mandatry": True}))

@@ -38,7 +38,7 @@ from mqtest.report.summary import (
     spread,
     teeth,
 )
-from mqtest.report.surprises import surprises
+from mqtest.report.surprises import replay, surprises
 from mqtest.report.unavailable import timelines_text
 from mqtest.timeline import Clock, Counts, Outage, Stretch, Timeline
 from tests.run_dirs import make_cell, make_run
@@ -307,7 +307,6 @@ Seconds. A gap is
 | fault | profile | ack gap max |
 |---|---|---:|
 | kill:all | kafka/acks-all | 3.25 |
-| kill:all | rabbitmq/classic | – |
 
 ## The table
 
@@ -410,11 +409,19 @@ loss, around one of these messages (seconds from the fault):
 
 - 0.000 s: fault: step injected
 
-Again: `mqtest run mine --only '*-a-1' --seed 7 --set fs=xfs`
+Again: `mqtest run mine.toml --only '*-a-1' --seed 7 --set fs=xfs`
 
 """
     )
     assert "<b>" not in text
+
+
+def test_a_cell_of_a_shipped_scenario_is_replayed_by_its_name_and_one_that_was_attached_not_at_all() -> None:
+    cell = judged("007-kafka-x-3", run="r", repeat=3)
+    shipped = {"run": "r", "seed": 1, "scenario": {"path": "durability.toml"}}
+    assert replay(cell, [shipped]) == "mqtest run durability --only '*-kafka-x-3' --seed 1 --repeat 3"
+    assert replay(cell, [{"run": "r", "seed": 1, "scenario": {"title": "Attached"}}]) is None
+    assert replay(cell, [{**shipped, "run": "another"}]) is None
 
 
 def test_a_loss_that_must_happen_and_did_not_is_a_surprise_and_so_is_a_cluster_that_stays_away() -> None:

@@ -37,6 +37,7 @@ NO_TARGETS: Final = ()
 BRING_UP_S = 25.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
+CONSUMER_GROUP: Final = "mqtest-consumers"
 GROUP: Final = "mqtest-group"
 """brokerName in compose.yaml; it may not be the topic's name, which a broker keeps for itself"""
 CLUSTER: Final = "mqtest-cluster"
@@ -310,6 +311,16 @@ class RocketMQ:
         address = self._leading_controller()
         return next((n.name for n in self._coordinators if f"{n.address}:{CONTROLLER_PORT}" == address), None)
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        master, told = self._master(), {}
+        for place in range(self._places):
+            queue = {"topic": TOPIC, "queueId": str(place)}
+            asked = {"consumerGroup": CONSUMER_GROUP, **queue}
+            with suppress(ClusterError):  # a group that has committed nothing is an error answer
+                offset = self._position(master, Request.QUERY_CONSUMER_OFFSET, asked)
+                told[place] = (offset, self._position(master, Request.GET_MAX_OFFSET, queue))
+        return told
+
     def counts(self) -> Mapping[str, int]:
         return {}  # a log
 
@@ -335,7 +346,7 @@ class RocketMQ:
             addresses=tuple(f"{node.address}:{NAME_SERVER_PORT}" for node in self._coordinators),
             topic=TOPIC,
             places=self._places,
-            group="mqtest-consumers",
+            group=CONSUMER_GROUP,
             producer=profile.settings.get("producer", {}),
             consumer=profile.settings.get("consumer", {}),
             topic_settings=profile.settings.get("topic", {}),

@@ -25,7 +25,6 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Wiring
 
-OPTION: Final = "--nameserver"
 PROFILE: Final = "sync-flush-all-ack"
 ACCESS: Final = ()
 
@@ -212,5 +211,8 @@ def _call(
 
 
 def _json(body: bytes) -> Any:
-    """RocketMQ writes numbers as keys without quotes."""
-    return json.loads(re.sub(r"([{,])(\d+):", r'\1"\2":', body.decode()))
+    """RocketMQ writes numbers as keys without quotes. Raises ClusterError."""
+    try:
+        return json.loads(re.sub(r"([{,])(\d+):", r'\1"\2":', body.decode()))
+    except ValueError as error:
+        raise ClusterError(f"rocketmq: a name server's answer does not parse: {error}") from error
