@@ -28,6 +28,9 @@ class AmqpServer:
         self.acked: list[tuple[int, bool]] = []
         self.entered: list[bytes | str] = []
         """login and virtual host of each connection"""
+        self.no_ack: list[bool] = []
+        self.on_the_way: list[tuple[int, bytes]] = []
+        """(tag, body) of what is delivered just before a consumer is cancelled"""
         self._on_publish = on_publish
         self._silent = silent
         self._refuse = refuse
@@ -131,7 +134,13 @@ class AmqpServer:
             self.say(spec.Confirm.SelectOk())
         elif isinstance(method, spec.Basic.Qos):
             self.say(spec.Basic.QosOk())
+        elif isinstance(method, spec.Basic.Cancel):
+            for tag, body in self.on_the_way:
+                self.deliver(tag, body)
+            self.on_the_way.clear()
+            self.say(spec.Basic.CancelOk(method.consumer_tag))
         elif isinstance(method, spec.Basic.Consume):
+            self.no_ack.append(bool(method.no_ack))
             self.consumed.append((method.queue, (method.arguments or {}).get("x-stream-offset")))
             if self._refuse is None:
                 self.say(spec.Basic.ConsumeOk(method.consumer_tag))

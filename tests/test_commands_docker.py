@@ -10,7 +10,14 @@ from pathlib import Path
 import docker
 import pytest
 
+from mqtest.ledger import events_path, load_events, load_sends, sends_folders
+from mqtest.model import RUNNER, Outcome
+
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+SILENCE_GRACE_NS = 250_000_000
+SPREAD_MS = 50
+"""on any machine, however busy; what it is on a quiet one shows test_cluster_docker.py"""
 
 
 def mqtest(folder: Path, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
@@ -43,6 +50,23 @@ def test_first_look_shows_who_loses(tmp_path: Path) -> None:
         assert found[f"{profile}/power-cut:all"] == ("kept", 0), found
     assert done.returncode == 0
     assert "rabbitmq/quorum" in done.stdout
+    cells = list(tmp_path.glob("results/*/cells/*"))
+    assert len(cells) == 6
+    for folder in cells:
+        assert_one_power_cut(folder)
+
+
+def assert_one_power_cut(folder: Path) -> None:
+    """All nodes went together, and nothing that they said settled later than silence + 250 ms, until the heal."""
+    events = [e for e in load_events(events_path(folder)) if e["event"] == "fault"]
+    cut = next(e for e in events if e["step"] == "injected")["detail"]
+    heal_ns = next(e for e in events if e["step"] == "heal")["t_ns"]
+    assert cut["spread_ms"] < SPREAD_MS, folder.name
+    for number, sends in sends_folders(folder).items():
+        if number != RUNNER:
+            columns = load_sends(sends)
+            acked = columns["settled_ns"][columns["outcome"] == Outcome.ACKED]
+            assert not ((acked > cut["silence_ns"] + SILENCE_GRACE_NS) & (acked < heal_ns)).any()
 
 
 def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:

@@ -251,6 +251,31 @@ def test_queue_consumer_acknowledges_what_poll_returned_and_no_more() -> None:
     assert server.consumed == [("t-0", None), ("t-1", None)]
 
 
+def test_auto_ack_acknowledges_nothing_and_keeps_what_comes_while_it_closes() -> None:
+    with amqp_server() as server:
+        given = replace(wiring(server.address), consumer={"auto_ack": True})
+        consumer = open_consumer(given, 0, 0, 1)
+        server.deliver(1, body(4))
+        assert take(consumer, 1) == [Delivery(0, 1, body(4), False)]
+        consumer.ack()
+        server.on_the_way = [(2, body(5)), (3, body(6))]
+        consumer.close(5)
+        assert consumer.late == [Delivery(0, 2, body(5), False), Delivery(0, 3, body(6), False)]
+        reader = open_reader(given, [0])
+        reader.close(1)
+    assert (server.acked, server.no_ack) == ([], [True, False])
+
+
+def test_auto_ack_keeps_what_had_come_over_a_connection_that_is_lost() -> None:
+    with amqp_server() as server:
+        consumer = open_consumer(replace(wiring(server.address), consumer={"auto_ack": True}), 0, 0, 1)
+        server.deliver(1, body(4))
+        server.drop()
+        wait_until(lambda: consumer._link.step(0.1) or consumer.failed, 5, "the loss to be told")
+        consumer.close(0.5)
+    assert consumer.late == [Delivery(0, 1, body(4), False)]
+
+
 def test_stream_consumer_goes_on_behind_what_it_acknowledged() -> None:
     with amqp_server() as server:
         given = wiring(server.address, kind=Kind.LOG)

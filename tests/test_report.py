@@ -307,7 +307,6 @@ Seconds. A gap is
 | fault | profile | ack gap max |
 |---|---|---:|
 | kill:all | kafka/acks-all | 3.25 |
-| kill:all | rabbitmq/classic | – |
 
 ## The table
 

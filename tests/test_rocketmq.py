@@ -16,12 +16,14 @@ import msgspec
 import pytest
 
 from mqtest.body import decode, encode
-from mqtest.brokers import rocketmq
+from mqtest.brokers import rocketmq, rocketmq_static
 from mqtest.brokers.rocketmq import BROKER_PORT, CONTROLLER_PORT, NAME_SERVER_PORT
+from mqtest.clients.rocketmq_codec import Frame, Header
 from mqtest.clock import NS_PER_S, now_ns, wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError
 from mqtest.model import Node, Outcome, Profile, Value
 from mqtest.profile import find_profile, load_profiles
+from mqtest.verdict import covers
 from tests.rocketmq_server import Asked, Server, answer
 
 PREFIX = f"127.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
@@ -61,13 +63,56 @@ def test_more_replicas_than_nodes_is_refused() -> None:
 
 
 def test_every_shipped_profile_is_plain_about_what_it_survives() -> None:
-    promises = {name: set(profile.promise.survives) for name, profile in load_profiles("rocketmq").items()}
-    assert {name for name, faults in promises.items() if "kill:leader" in faults} == {
-        "sync-flush-all-ack",
-        "sync-flush-all-ack-native",
+    faults = ("kill:follower", "kill:leader", "kill:all", "power-cut:leader", "power-cut:all")
+    survives = {
+        name: {f for f in faults if covers(profile.promise, f, 3)}
+        for name, profile in load_profiles("rocketmq").items()
     }
-    assert not any("power-cut:all" in faults for faults in promises.values())
-    assert all("none" in faults for faults in promises.values())
+    none, all_ack = {"kill:follower"}, {"kill:follower", "kill:leader", "kill:all", "power-cut:leader"}
+    assert survives == {
+        "async-flush": none,
+        "transient-pool": none,
+        "sync-flush": none,
+        "async-flush-two-ack": none,
+        "async-flush-all-ack": all_ack,
+        "sync-flush-all-ack": all_ack,
+        "sync-flush-all-ack-min-3": all_ack,
+        "static-master": {"kill:follower", "kill:leader", "kill:all"},
+        "async-flush-native": none,
+        "sync-flush-all-ack-native": all_ack,
+    }
+
+
+# --- a static group
+
+
+STATIC = find_profile("rocketmq/static-master")
+
+
+@pytest.mark.parametrize(
+    ("behind", "in_sync", "dead"),
+    [
+        ({2: 0, 3: rocketmq_static.LEVEL_BYTES}, [1, 2, 3], []),
+        ({2: 0, 3: rocketmq_static.LEVEL_BYTES + 1}, [1, 2], []),
+        ({3: 0}, [1, 3], [2]),
+        ({}, [1], [2, 3]),
+    ],
+)
+def test_a_static_group_is_what_its_master_says(behind: Mapping[int, int], in_sync: list[int], dead: list[int]) -> None:
+    assert rocketmq_static.asked(STATIC)
+    assert not rocketmq_static.asked(SAFE)
+    connections = [{"addr": f"{PREFIX}.1{i}:40000", "diff": gap, "inSync": True} for i, gap in behind.items()]
+    status = Frame(Header(0, 1), json.dumps({"master": True, "haConnectionInfo": connections}).encode())
+    group = rocketmq_static.replicas([address(i) for i in (1, 2, 3)], lambda *_: status)
+    assert group["masterAddress"] == address(1)
+    assert [r["brokerAddress"] for r in group["inSyncReplicas"]] == [address(i) for i in in_sync]
+    assert [r["brokerAddress"] for r in group["notInSyncReplicas"] if not r["alive"]] == [address(i) for i in dead]
+
+
+def test_a_static_group_without_its_master_has_no_leader_and_never_a_controller() -> None:
+    with closing(rocketmq.connect(STATIC, NODES, 1)) as broker:  # nobody listens
+        assert broker.leader(0) is None
+        assert broker.controller() is None
 
 
 # --- a scripted cluster

@@ -29,6 +29,10 @@ class Reachable(Protocol):
         """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
         read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """Log: place -> what the cell's group has committed there (the next position to read), and the end of the log.
+        Places where nothing is committed are left out; empty where the broker keeps no such positions."""
+
     def counts(self) -> Mapping[str, int]:
         """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
         where it keeps them, since the last start of the node, `published` and `delivered`. Log, and where nobody

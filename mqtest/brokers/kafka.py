@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not mark what it exports again
     AdminClient,
     ConfigResource,
@@ -160,6 +160,15 @@ class Kafka:
         told = self._ask_all(quorum_leader).values()
         node = self._nodes.get(max(told, key=lambda t: t[1])[0]) if told else None
         return node.name if node else None
+
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """As the group's coordinator says; the end is the high watermark."""
+        with self._admin("read the committed positions") as admin:
+            group = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(TOPIC, p) for p in range(self._places)])
+            (asked,) = admin.list_consumer_group_offsets([group], request_timeout=ADMIN_TIMEOUT_S).values()
+            told = {p.partition: p.offset for p in asked.result().topic_partitions if p.offset >= 0 and not p.error}
+            ends = positions_of(admin, TOPIC, list(told), end=True) if told else {}
+        return {place: (offset, ends[place]) for place, offset in told.items()}
 
     def counts(self) -> Mapping[str, int]:
         """A log has none."""

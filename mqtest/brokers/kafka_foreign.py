@@ -18,7 +18,6 @@ from mqtest.brokers.kafka import ADMIN_TIMEOUT_S, DECISIVE, admin_client, descri
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Wiring
 
-OPTION: Final = "--bootstrap"
 PROFILE: Final = "acks-all"
 ACCESS: Final = (
     *("security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"),

@@ -171,6 +171,10 @@ class RabbitmqBroker:
         """See Broker: the leader of the metadata store is told by no API, only by a command on a node."""
         return None
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """See Broker: consumers of a stream keep their positions themselves."""
+        return {}
+
     def counts(self) -> Mapping[str, int]:
         """See Broker. `published` and `delivered` come out of the statistics, which are up to 5 s old."""
         found: Counter[str] = Counter()

@@ -35,6 +35,7 @@ def unavailable_text(cells: Sequence[JudgedCell]) -> str:
         for group in groups(cell.row for cell in cells)
         if group.fault != "none" or any((measured(row, "ack_gap_s_max") or 0) >= 1 for row in group.rows)
     ]
+    rows = [row for row in rows if set(row[2:]) - {NOT_MEASURED}]
     if not rows:
         return ""
     return section(
