@@ -83,8 +83,8 @@ class Links:
         }
 
     def restore(self, tag: str) -> Evidence:
-        """Take the toxics of a tag away. Evidence: which were `listed` until then, and how many bytes of clients (not of
-        probes) went through the proxies meanwhile; empty when one was not listed, or nothing went through."""
+        """Take the toxics of a tag away. Evidence: which were `listed` until then, how many bytes of clients, not of
+        probes, went through meanwhile; empty when one was not listed, or nothing went through."""
         ours = self._in_force.get(tag, [])
         server = self._server()
         listed = {proxy: sorted(server.listed(proxy)) for proxy in dict.fromkeys(proxy for proxy, _ in ours)}
