@@ -40,7 +40,7 @@ ON_LINKS = [name for name, action in FAULTS.items() if action.on_links]
         (
             "link-slicer",
             {"stream": "upstream"},
-            [("slicer", "upstream", {"average_size": 64, "size_variation": 32, "delay": 100})],
+            [("slicer", "upstream", {"average_size": 256, "size_variation": 128, "delay": 100})],
         ),
     ],
 )
