@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mqtest import ledger
-from mqtest.model import Outcome, Verdict
+from mqtest.model import Flag, Kind, Outcome, Verdict
 from mqtest.verdict import felt, verdict
 from tests.histories import Got, Sent, at, write_cell_folder
 from tests.test_checks import acked, find, numbers
@@ -216,6 +216,26 @@ class TestRecoveryAtItsEdges:
         finding = find("unavailability", write_cell_folder(tmp_path, sends=each([28.0, 29.0])))
         assert (finding.count, finding.numbers["outage_s_total"]) == (2, 2.0)
 
+    def test_an_ack_when_the_load_begins_is_in_it(self, tmp_path: Path) -> None:
+        finding = find("unavailability", write_cell_folder(tmp_path, sends=each([0.0, 29.0])))
+        assert finding.numbers["ack_gap_s_max"] == 29.0
+
+    def test_a_gap_of_just_a_second_is_a_sign_of_the_fault(self, tmp_path: Path) -> None:
+        sends = each([*every(0.5, 0, 12), *every(0.5, 12.5, 30)])
+        assert stage(write_cell_folder(tmp_path, sends=sends, **FAULT), "detected_s") == 1.4
+
+    def test_a_gap_that_ends_with_the_fault_is_no_sign_of_it(self, tmp_path: Path) -> None:
+        sends = each([*every(0.5, 0, 9), *every(0.5, 10.1, 30)])
+        assert stage(write_cell_folder(tmp_path, sends=sends, **FAULT), "detected_s") is None
+
+    def test_a_part_that_was_recovered_when_it_was_healed(self, tmp_path: Path) -> None:
+        says = {"event": "fault", "part": 0, "action": "kill", "aim": "leader", "target": ["a"]}
+        events = [{"t_ns": at(20), **says, "step": "injected"}, {"t_ns": at(21), **says, "step": "healed"},
+                  {"t_ns": at(21), "event": "recovered"}]  # fmt: skip
+        sends = each([*every(0.5, 0, 22), *every(0.5, 25, 30)])
+        finding = find("incidents", write_cell_folder(tmp_path, sends=sends, events=events, **FAULT))
+        assert finding.numbers["incident_gap_s_max"] == 0.5
+
     def test_a_leader_of_no_place_in_particular_leads_all(self, tmp_path: Path) -> None:
         leader = {"event": "leader", "t_ns": at(12.1), "node": "b"}
         assert (
@@ -238,3 +258,21 @@ class TestRecoveryAtItsEdges:
         sends = [Sent(0, sent_s=9, settled_s=settled_s)]
         folder = write_cell_folder(tmp_path, fault="power-cut:all", sends=sends, events=[event])
         assert find("unavailability", folder).numbers["ack_after_silence_ms_max"] == late_ms
+
+
+class TestRedeliveredAtItsEdges:
+    def count(self, tmp_path: Path, kind: Kind, receipts: list[Got], **rows: Any) -> int | None:
+        folder = write_cell_folder(tmp_path, kind=kind, sends=acked(range(3)), receipts=receipts, **rows)
+        return find("redelivered", folder).count
+
+    def test_the_count_is_of_all_of_them(self, tmp_path: Path) -> None:
+        again = [Got(0), Got(0, flags=Flag.REDELIVERED), Got(0), Got(1)]
+        assert self.count(tmp_path / "a", Kind.QUEUE, again) == 2
+        assert self.count(tmp_path / "b", Kind.LOG, again, audit=[Got(0), Got(1)]) == 2
+        assert self.count(tmp_path / "c", Kind.QUEUE, again[-1:]) == 0
+
+    def test_while_the_audit_is_incomplete_what_was_seen(self, tmp_path: Path) -> None:
+        again = [Got(0), Got(0, flags=Flag.REDELIVERED), Got(1)]
+        assert self.count(tmp_path / "a", Kind.QUEUE, again, complete=False) == 1
+        assert self.count(tmp_path / "b", Kind.QUEUE, [Got(0), Got(0)], complete=False) == 1
+        assert self.count(tmp_path / "c", Kind.QUEUE, again[-1:], complete=False) is None
