@@ -21,7 +21,7 @@ demo: setup ## set-up, then six cells on real brokers: who loses acknowledged me
 check: venv ## lint, types and the tests that need no Docker engine: under a minute
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
-	$(BIN)/pytest -q -m "not docker" -n 4
+	$(BIN)/pytest -q -m "not docker" -n 4 --dist worksteal
 
 test: setup check ## set-up, then every check and test, those on real brokers too
 	$(BIN)/pytest -q -m docker

@@ -10,11 +10,12 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mqtest.cluster import Evidence
+from mqtest.cluster import HOST, STREAMS, Evidence, Links
+from mqtest.errors import ClusterError
 from mqtest.model import Value
 from mqtest.targets import WORKERS, Names, Stand
 
@@ -54,7 +55,42 @@ def _cut_power(hit: Hit) -> Evidence:
 
 
 def _partition(hit: Hit) -> Evidence:
-    return hit.stand.cluster.isolate(hit.names, _others(hit))
+    return hit.stand.cluster.isolate(hit.names, _others(hit), tag=hit.tag)
+
+
+def _partition_one_way(hit: Hit) -> Evidence:
+    direction = str(hit.settings["direction"])
+    return hit.stand.cluster.isolate(hit.names, _others(hit), direction=direction, tag=hit.tag)
+
+
+def _partition_bridge(hit: Hit) -> Evidence:
+    """One broker, the first that is not hit, still reaches both sides."""
+    bridge = next(name for name in hit.stand.names() if name not in hit.names)
+    return hit.stand.cluster.isolate(hit.names, [name for name in _others(hit) if name != bridge], tag=hit.tag)
+
+
+def _partition_clients(hit: Hit) -> Evidence:
+    return hit.stand.cluster.isolate(hit.names, [HOST], tag=hit.tag)
+
+
+def _lose_packets(hit: Hit) -> Evidence:
+    return hit.stand.cluster.lose_packets(hit.names, float(hit.settings["percent"]), hit.tag)
+
+
+def _fill_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.fill_disk(hit.names)
+
+
+def _fail_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.fail_disk(hit.names)
+
+
+def _stall_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.stall_disk(hit.names)
+
+
+def _slow_disk(hit: Hit) -> Evidence:
+    return hit.stand.cluster.slow_disk(hit.names, float(hit.settings["stalled_ms"]), float(hit.settings["free_ms"]))
 
 
 def _restart(hit: Hit) -> Evidence:
@@ -87,11 +123,58 @@ def _unpause(hit: Hit) -> Evidence:
 
 
 def _rejoin(hit: Hit) -> Evidence:
-    return hit.stand.cluster.rejoin()
+    return hit.stand.cluster.rejoin(hit.tag)
+
+
+def _keep_packets(hit: Hit) -> Evidence:
+    return hit.stand.cluster.keep_packets(hit.tag)
+
+
+def _free_disk(hit: Hit) -> Evidence:
+    """Space first, then the nodes that ended for want of it."""
+    freed = hit.stand.cluster.free_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return freed
+
+
+def _replace_disk(hit: Hit) -> Evidence:
+    """A filesystem that failed comes back only when it is mounted anew."""
+    killed = hit.stand.cluster.kill(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return killed
+
+
+def _thaw_disk(hit: Hit) -> Evidence:
+    stalled = hit.stand.cluster.thaw_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stalled
+
+
+def _unslow_disk(hit: Hit) -> Evidence:
+    stalled = hit.stand.cluster.unslow_disk(hit.names)
+    hit.stand.cluster.start(hit.names)
+    return stalled
 
 
 def _forgotten(hit: Hit) -> Evidence:
     return hit.stand.cluster.forgotten(hit.names)
+
+
+def _link(action: str) -> Act:
+    def impair(hit: Hit) -> Evidence:
+        return _links(hit).impair(action, hit.names, hit.settings, hit.tag)
+
+    return impair
+
+
+def _restore_link(hit: Hit) -> Evidence:
+    return _links(hit).restore(hit.tag)
+
+
+def _links(hit: Hit) -> Links:
+    if hit.stand.cluster.links is None:
+        raise ClusterError("there are no proxies between clients and brokers")
+    return hit.stand.cluster.links
 
 
 def _others(hit: Hit) -> Names:
@@ -113,6 +196,10 @@ class Action:
     """False: over when do returns, unless a step says `for_s`"""
     settings: Mapping[str, Value] = field(default_factory=dict)
     """its numbers, with their defaults; a scenario overrides them in `[settings.<action>]`"""
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """setting → what it may be, where it is no number"""
+    on_links: bool = False
+    """clients must come through proxies from the start"""
 
 
 @dataclass(slots=True)
@@ -155,8 +242,22 @@ def inject(action: Action, hit: Hit) -> Iterator[Injection]:
 
 
 _NODES = ("leader", "follower", "controller", "one", "other", "same", "minority", "majority", "random", "all")
-_PARTS = tuple(target for target in _NODES if target != "all")
+_PARTS = tuple(target for target in _NODES if target not in ("random", "all"))
 """whoever is cut off needs somebody to be cut off from"""
+
+
+def _on_links(action: str, about: str, *, proven_by_undo: bool = False, **settings: Value) -> Action:
+    return Action(
+        f"link of clients: {about}",
+        ("leader", "follower", "one", "minority", "majority", "all"),
+        _link(action),
+        _restore_link,
+        proven_by_undo=proven_by_undo,
+        settings={**settings, "stream": STREAMS[0]},
+        choices={"stream": STREAMS},
+        on_links=True,
+    )
+
 
 FAULTS: Mapping[str, Action] = {
     "kill": Action(
@@ -165,7 +266,7 @@ FAULTS: Mapping[str, Action] = {
     "stop": Action("orderly stop: SIGTERM, with a grace", _NODES, _stop, _start),
     "pause": Action("every process of the node frozen (cgroup freezer)", _NODES, _pause, _unpause),
     "power-cut": Action(
-        "silence, death and a disk that forgets what was not fsynced", _NODES, _cut_power, _start, proof=_forgotten
+        "silence, a disk that forgets what was not fsynced, and death", _NODES, _cut_power, _start, proof=_forgotten
     ),
     "restart": Action("orderly stop and start at once", _NODES, _restart, _start, held=False),
     "rolling-restart": Action(
@@ -176,4 +277,56 @@ FAULTS: Mapping[str, Action] = {
         held=False,
     ),
     "partition": Action("cut from its peers, clients stay attached", _PARTS, _partition, _rejoin, proven_by_undo=True),
+    "partition-one-way": Action(
+        "one direction between it and its peers cut: `in` what they send, or `out` what it sends",
+        _PARTS,
+        _partition_one_way,
+        _rejoin,
+        proven_by_undo=True,
+        settings={"direction": "in"},
+        choices={"direction": ("in", "out")},
+    ),
+    "partition-bridge": Action(
+        "cut from all of its peers but one broker, which still reaches everybody",
+        _PARTS,
+        _partition_bridge,
+        _rejoin,
+        proven_by_undo=True,
+    ),
+    "partition-clients": Action(
+        "cut from the clients, its peers stay attached", _NODES, _partition_clients, _rejoin, proven_by_undo=True
+    ),
+    "packet-loss": Action(
+        "packets lost at random, in and out, whoever the other side is",
+        _NODES,
+        _lose_packets,
+        _keep_packets,
+        proven_by_undo=True,
+        settings={"percent": 20.0},
+    ),
+    "disk-full": Action("no space left on the disk of the node", _NODES, _fill_disk, _free_disk),
+    "disk-failing": Action(
+        "every access to the disk is an I/O error; healed by SIGKILL and start", _NODES, _fail_disk, _replace_disk
+    ),
+    "disk-stalled": Action(
+        "the disk is flushed, then every write waits", _NODES, _stall_disk, _thaw_disk, proven_by_undo=True
+    ),
+    "disk-slow": Action(
+        "the disk stands still and works in turn, flushed each time",
+        _NODES,
+        _slow_disk,
+        _unslow_disk,
+        proven_by_undo=True,
+        settings={"stalled_ms": 80.0, "free_ms": 20.0},
+    ),
+    "link-latency": _on_links("link-latency", "every round trip takes so much longer", latency_ms=50),
+    "link-jitter": _on_links("link-jitter", "every round trip takes 0 to twice so much longer", jitter_ms=50),
+    "link-bandwidth": _on_links(
+        "link-bandwidth", "no connection gets more through than this", rate_kb_per_s=200, proven_by_undo=True
+    ),
+    "link-reset": _on_links("link-reset", "every connection is closed as soon as something is said", after_ms=0),
+    "link-timeout": _on_links("link-timeout", "nothing gets through, and the connection is closed", timeout_ms=2000),
+    "link-slicer": _on_links(
+        "link-slicer", "data arrives in small pieces", size_bytes=64, spread_bytes=32, gap_us=100, proven_by_undo=True
+    ),
 }

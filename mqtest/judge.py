@@ -23,13 +23,14 @@ from mqtest.timeline import Timeline, timeline
 from mqtest.verdict import Facts, fault_bit, felt, might_have_lost, verdict
 
 COLUMNS: tuple[str, ...] = (
-    "run", "cell", "broker", "broker_version", "client", "profile", "kind", "fault", "target", "repeat", "seed",
-    "nodes", "rate_asked_per_s", "size_bytes",
+    "run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "repeat",
+    "seed", "nodes", "rate_asked_per_s", "size_bytes",
     "sent", "skipped", "acked", "degraded", "refused", "returned", "unknown",
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",
+    "output_lost", "output_doubled", "output_phantom",
     "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",
     "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",
     "in_sync_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
@@ -111,11 +112,12 @@ def _judgement(
 
 def _identity(cell: Mapping[str, Any], cell_dir: Path) -> dict[str, Any]:
     """The columns that say which cell it is; a cell.json that could not be read leaves them empty."""
-    same = ("run", "broker", "client", "profile", "kind", "fault", "target", "repeat", "seed", "nodes")
+    same = ("run", "broker", "client", "profile", "varied", "kind", "fault", "target", "repeat", "seed", "nodes")
     load = _table(cell, "workload")
     return {name: cell.get(name) for name in same} | {
         "cell": cell.get("id") or cell_dir.name,
         "broker_version": _table(cell, "versions").get("broker"),
+        "varied": ", ".join(f"{key}={value}" for key, value in _table(cell, "varied").items()) or None,
         "rate_asked_per_s": load.get("rate_per_s"),
         "size_bytes": load.get("size_bytes"),
     }

@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mqtest import __version__, host
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
-from mqtest.errors import UsageError
+from mqtest.errors import UsageError, WaitTimeout
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
 from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
@@ -39,8 +40,7 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     heals, the cluster is removed, and it is raised again.
     """
     require_engine(plan.cells)
-    run_dir = resume or new_run_dir(results, scenario.path.stem)
-    with RunLock(run_dir.name):
+    with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
         if resume is None:
             _write_run(run_dir, scenario, plan)
         todo = _unfinished(run_dir, plan.cells)
@@ -90,19 +90,30 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
     return cluster.nodes
 
 
-def new_run_dir(results: Path, name: str) -> Path:
-    """A fresh folder `<utc>-<name>` with an empty cells/; raises UsageError where none can be made."""
+@contextmanager
+def _held(run_dir: Path) -> Iterator[Path]:
+    with RunLock(run_dir.name):
+        yield run_dir
+
+
+@contextmanager
+def new_run(results: Path, name: str) -> Iterator[Path]:
+    """A fresh folder `<utc>-<name>` with an empty cells/, and its lock; raises UsageError where none can be made. No
+    run that lives on this machine has the folder's name: labels and locks go by it."""
     slug = re.sub(r"[^a-z0-9-]+", "-", name.lower())
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(100):
         run_dir = results / (f"{stamp}-{slug}" + (f"-{number}" if number else ""))
-        try:
-            (run_dir / "cells").mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(f"{run_dir}: {error.strerror}") from error
-        return run_dir
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(RunLock(run_dir.name, take_s=0.0))
+                (run_dir / "cells").mkdir(parents=True)
+            except (WaitTimeout, FileExistsError):
+                continue
+            except OSError as error:
+                raise UsageError(f"{run_dir}: {error.strerror}") from error
+            yield run_dir
+            return
     raise UsageError(f"{results}: cannot make a folder for the run")
 
 

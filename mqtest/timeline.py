@@ -4,8 +4,9 @@
   lost, unknown or stored twice is counted at the first outage that ended after it was sent, if it was sent no longer
   than OUTAGE_S before that one began; a redelivery at the last outage that began before it came. The rest is
   `outside`, so that the counts add up to those of the cell.
-- A stretch is the time from an injection to its heal, or for a cluster that is not ours the time in which a member was
-  away. Its gap is the longest time between two acks of one place of which some part lies in it, whole.
+- A stretch is the time from an injection to its heal, in which a member was away (of a cluster that is not ours), or in
+  which the leader moved: from when it was last seen otherwise. Its gap is the longest time between two acks of one
+  place of which some part lies in it, whole.
 Times are those of the ledger; `Clock` tells them as seconds into the load, and as UTC where the ledger can (clock.utc).
 """
 
@@ -178,19 +179,34 @@ def _again(history: History) -> Ints:
 
 
 def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int | None]]:
-    """What, from when, to when; of the fault's parts, and of the members of a cluster that is not ours."""
+    """What, from when, to when: the fault's parts, moves of the leader, members of a cluster that is not ours."""
     for part in parts(events):
         if part.injected_ns is not None:
             yield str(part), part.injected_ns, part.healed_ns
     away: dict[str, int] = {}
     before: list[str] = []
+    leader, silent_ns = None, None
     for event in events:
+        t_ns = event["t_ns"]
+        since_ns = event.get("since_ns", t_ns)
         if event["event"] == "members":
             now = list(event.get("alive") or ())
-            away |= {name: event["t_ns"] for name in before if name not in now}
-            yield from ((f"{name} away", away.pop(name), event["t_ns"]) for name in now if name in away)
+            if not now:  # of whom it cannot be told; those before are held against those after
+                silent_ns = since_ns
+                continue
+            if silent_ns is not None:
+                yield "nobody answered", silent_ns, t_ns
+                silent_ns = None
+            away |= {name: since_ns for name in before if name not in now}
+            yield from ((f"{name} away", away.pop(name), t_ns) for name in now if name in away)
             before = now
+        elif event["event"] == "leader" and event.get("node") is not None:
+            if leader not in (None, event["node"]):
+                yield f"{event['node']} leads instead of {leader}", since_ns, t_ns
+            leader = event["node"]
     yield from ((f"{name} away", began, None) for name, began in away.items())
+    if silent_ns is not None:
+        yield "nobody answered", silent_ns, None
 
 
 def _longest(by_place: Sequence[Ints], began: int, ended: int) -> float | None:

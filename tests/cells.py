@@ -18,7 +18,7 @@ from mqtest.schedule import parse_fault
 from mqtest.watch import SilentWatch
 
 QUICK = Phases(
-    warm_up_s=0.3, steady_s=0.7, hold_s=0.5, after_s=0.5, recover_s=10, settle_s=5, drain_s=5, audit_s=10, up_s=10
+    warm_up_s=0.2, steady_s=0.4, hold_s=0.3, after_s=0.3, recover_s=10, settle_s=5, drain_s=5, audit_s=10, up_s=10
 )
 """for the memory broker"""
 REAL = Phases(warm_up_s=2, steady_s=4, hold_s=3, after_s=2)

@@ -1,7 +1,11 @@
-"""Whole cells on the memory broker: from a profile and a fault to a verdict, with real processes and a real ledger."""
+"""Whole cells on the memory broker: from a profile and a fault to a verdict, with real processes and a real ledger.
+
+Each costs a second or two. What a cell of `self-test` shows as well stands in test_self_test.py.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,27 +17,21 @@ from mqtest.clients import client
 from mqtest.ledger import events_path, load_events, read_cell
 from mqtest.model import Consume, Verdict, Workload
 from mqtest.schedule import ScheduleTable, StepTable, parse_schedule
-from tests.cells import changed, make_cell, run_cell
+from tests.cells import QUICK, changed, make_cell, run_cell
 
 LIVE = Workload(rate_per_s=2000, consume=Consume.LIVE)
+SHORT = replace(QUICK, warm_up_s=0.1, steady_s=0.1, hold_s=0.1, after_s=0.1)
+"""for cells whose verdict does not depend on how much was sent"""
 
 
 @pytest.mark.parametrize("profile", ["memory/log-safe", "memory/queue-safe"])
-@pytest.mark.parametrize("fault", ["none", "kill:leader", "stop:leader", "pause:leader", "power-cut:all"])
-def test_safe_profiles_keep_everything(tmp_path: Path, profile: str, fault: str) -> None:
-    judged = run_cell(tmp_path, make_cell(profile, fault))
+def test_safe_profiles_keep_everything_when_stopped(tmp_path: Path, profile: str) -> None:
+    judged = run_cell(tmp_path, make_cell(profile, "stop:leader"))
     assert (judged.verdict, judged.reason) == (Verdict.KEPT, judged.reason)
-    assert judged.row["acked"] > 1000
+    assert judged.row["acked"] > 500
     assert judged.row["lost"] == judged.row["reordered"] == judged.row["phantom"] == judged.row["foreign"] == 0
     assert judged.row["fault_bit"] is True
     assert judged.row["audit_complete"] is True
-
-
-@pytest.mark.parametrize("fault", ["kill:leader", "power-cut:all"])
-def test_a_lossy_log_loses_as_documented(tmp_path: Path, fault: str) -> None:
-    judged = run_cell(tmp_path, make_cell("memory/log-lossy", fault))
-    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED
-    assert judged.row["lost"] > 0
 
 
 def test_a_lying_log_is_broken(tmp_path: Path) -> None:
@@ -57,17 +55,18 @@ def test_live_consumers_without_a_fault_show_no_duplicate_and_no_disorder(tmp_pa
 
 
 def test_a_closed_loop(tmp_path: Path) -> None:
-    judged = run_cell(tmp_path, make_cell("memory/log-safe", "none", workload=Workload(rate_per_s=None, window=100)))
+    cell = make_cell("memory/log-safe", "none", workload=Workload(rate_per_s=None, window=100), phases=SHORT)
+    judged = run_cell(tmp_path, cell)
     assert judged.verdict is Verdict.KEPT
     assert judged.row["rate_asked_per_s"] is None
-    assert judged.row["acked"] > 1000
+    assert judged.row["acked"] > 500
 
 
 @pytest.mark.parametrize("action", ["kill", "stop", "pause", "power-cut"])
 def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
     idle = replace(faults.FAULTS[action], do=lambda _hit: {})
     monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, action: idle}))
-    judged = run_cell(tmp_path, make_cell("memory/log-safe", f"{action}:all"))
+    judged = run_cell(tmp_path, make_cell("memory/log-safe", f"{action}:all", phases=SHORT))
     assert judged.verdict is Verdict.INVALID
     assert judged.row["fault_bit"] is False
 
@@ -76,13 +75,13 @@ def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pyt
     kill = faults.FAULTS["kill"].do
     only_kills = replace(faults.FAULTS["power-cut"], do=kill)
     monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
-    judged = run_cell(tmp_path, make_cell("memory/log-safe", "power-cut:all"))
+    judged = run_cell(tmp_path, make_cell("memory/log-safe", "power-cut:all", phases=SHORT))
     assert judged.verdict is Verdict.INVALID
 
 
 def test_an_audit_that_stops_half_way_judges_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Half:
-        """The memory client with a reader that goes silent after 500 messages."""
+        """The memory client with a reader that goes silent after 100 messages."""
 
         def __init__(self) -> None:
             self._real = client("memory")
@@ -95,7 +94,10 @@ def test_an_audit_that_stops_half_way_judges_no_loss(tmp_path: Path, monkeypatch
             poll, seen = reader.poll, [0]
 
             def half(timeout_s: float) -> object:
-                arrived = poll(timeout_s) if seen[0] < 500 else ()
+                if seen[0] == 100:
+                    time.sleep(timeout_s)
+                    return ()
+                arrived = poll(timeout_s)[: 100 - seen[0]]
                 seen[0] += len(arrived)
                 return arrived
 
@@ -104,7 +106,7 @@ def test_an_audit_that_stops_half_way_judges_no_loss(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(cell_run, "client", lambda _name: Half())
     cell = make_cell("memory/log-safe", "none")
-    judged = run_cell(tmp_path, replace(cell, phases=replace(cell.phases, audit_s=2)))
+    judged = run_cell(tmp_path, replace(cell, phases=replace(SHORT, audit_s=0.5)))
     assert judged.verdict is Verdict.UNKNOWN
     assert judged.row["lost"] is None
     assert "fence" in judged.reason
@@ -119,28 +121,6 @@ def test_a_setting_that_does_not_take_is_named(tmp_path: Path, keys: dict[str, b
     judged = run_cell(tmp_path, make_cell(profile, "none"))
     assert judged.verdict is Verdict.UNKNOWN
     assert said in judged.reason
-
-
-def test_a_floor_that_is_not_reached_is_invalid(tmp_path: Path) -> None:
-    judged = run_cell(tmp_path, make_cell("memory/log-safe", "none", floor=10**9))
-    assert judged.verdict is Verdict.INVALID
-
-
-def test_the_record_has_what_was_asked_and_what_ran(tmp_path: Path) -> None:
-    cell = make_cell("memory/log-safe", "kill:leader")
-    run_cell(tmp_path, cell)
-    folder = tmp_path / "cells" / cell.id
-    record = read_cell(folder)
-    assert record["finished"] is True
-    assert record["fault"] == "kill:leader"
-    assert record["effective"]["broker.fsync"] == "true"
-    assert record["promise"]["order"] == "place"
-    assert (folder / "logs" / "memory-1.log").is_file()
-    events = load_events(events_path(folder))
-    phases = [e["name"] for e in events if e["event"] == "phase"]
-    assert phases == ["up", "warm-up", "steady", "fault", "heal", "recover", "after", "drain", "audit", "down"]
-    assert [e["step"] for e in events if e["event"] == "fault"] == ["inject", "injected", "heal", "healed"]
-    assert next(e for e in events if e["event"] == "recovered")["stage"] == "ready"
 
 
 SCHEDULE = parse_schedule(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtest import checks_divergence, checks_duplicates, checks_order, checks_recovery, checks_time, history
@@ -527,7 +527,6 @@ def _naive(kind: Kind, receipts: list[Got], audit: list[Got]) -> Mapping[str, in
     }
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(list(Kind)), st.lists(_GOT, max_size=9), st.lists(_GOT, max_size=9))
 def test_duplicates_and_order_agree_with_a_naive_model(kind: Kind, receipts: list[Got], audit: list[Got]) -> None:
     # one position of an audit holds one message; times are all different, so that "first" means one receipt

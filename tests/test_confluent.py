@@ -12,7 +12,7 @@ from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as RdProducer
 
-from mqtest.clients import ClientError, confluent
+from mqtest.clients import ClientError, confluent, confluent_common
 from mqtest.clock import wait_until
 from mqtest.model import RUNNER, Delivery, Kind, Outcome, Wiring
 
@@ -219,7 +219,7 @@ def test_a_consumer_commits_what_was_acked_and_no_more(wiring: Wiring) -> None:
 
 
 def test_a_node_that_is_not_there_is_a_client_error_in_time(wiring: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confluent, "OPEN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(confluent_common, "OPEN_TIMEOUT_S", 0.5)
     gone = replace(wiring, addresses=("127.0.0.1:1",))
     began = time.monotonic()
     with pytest.raises(ClientError, match=r"^no Kafka node answers: "):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any, cast
@@ -14,10 +14,20 @@ from mqtest.cluster import Cluster, Evidence
 from mqtest.errors import ClusterError
 from mqtest.fault_run import FaultRun
 from mqtest.faults import FAULTS, Action, Hit, inject
-from mqtest.model import Fault, Node, Step
+from mqtest.model import Fault, Node, Step, Value
 from mqtest.targets import TARGETS, Stand
 from mqtest.workload import Role
 from mqtest.workload.processes import Workers
+
+
+def recorded(word: str, evidence: Evidence) -> Callable[..., Evidence]:
+    """A method that writes down the word, the names and the numbers that it is given."""
+
+    def act(self: RecordingCluster, names: Sequence[str], *numbers: object) -> Evidence:
+        self.done.append(" ".join([word, *names, *map(str, numbers)]))
+        return evidence
+
+    return act
 
 
 class RecordingCluster:
@@ -59,13 +69,26 @@ class RecordingCluster:
         self.done.append(f"forgotten {' '.join(names)}")
         return {"witness": "old"} if self._forgets else {}
 
-    def isolate(self, names: Sequence[str], peers: Sequence[str]) -> Evidence:
-        self.done.append(f"isolate {' '.join(names)} from {' '.join(peers)}")
+    def isolate(self, names: Sequence[str], peers: Sequence[str], *, direction: str = "both", tag: str) -> Evidence:
+        self.done.append(f"isolate {' '.join(names)} {direction} from {' '.join(peers)} as {tag}")
         return {"rules": 6}
 
-    def rejoin(self) -> Evidence:
-        self.done.append("rejoin")
+    def rejoin(self, tag: str) -> Evidence:
+        self.done.append(f"rejoin {tag}")
         return {"dropped": 17}
+
+    def keep_packets(self, tag: str) -> Evidence:
+        self.done.append(f"keep {tag}")
+        return {"dropped": 9}
+
+    lose_packets = recorded("lose", {"rules": 2})
+    fill_disk = recorded("fill", {"probe": "ENOSPC"})
+    free_disk = recorded("free", {"free_bytes": 1})
+    fail_disk = recorded("fail", {"probe": "EIO"})
+    stall_disk = recorded("stall", {"state": "frozen"})
+    thaw_disk = recorded("thaw", {"stalled_ms": 5})
+    slow_disk = recorded("slow", {"cycle_ms": 100})
+    unslow_disk = recorded("unslow", {"cycles": 3})
 
 
 class LeaderBroker:
@@ -141,13 +164,37 @@ def test_a_power_cut_is_proven_only_by_what_was_forgotten(forgets: bool, evidenc
     assert recording.done == ["cut a-1 a-2", "start a-1 a-2", "forgotten a-1 a-2"]
 
 
-def test_a_partition_is_proven_by_dropped_packets() -> None:
+@pytest.mark.parametrize(
+    ("action", "settings", "at_once", "evidence", "done"),
+    [
+        ("partition", {}, {}, {"dropped": 17}, ["isolate a-2 both from a-1 a-3 ns-1 as 0", "rejoin 0"]),
+        ("partition-one-way", {}, {}, {"dropped": 17}, ["isolate a-2 in from a-1 a-3 ns-1 as 0", "rejoin 0"]),
+        (
+            "partition-one-way",
+            {"direction": "out"},
+            {},
+            {"dropped": 17},
+            ["isolate a-2 out from a-1 a-3 ns-1 as 0", "rejoin 0"],
+        ),
+        ("partition-bridge", {}, {}, {"dropped": 17}, ["isolate a-2 both from a-3 ns-1 as 0", "rejoin 0"]),
+        ("partition-clients", {}, {}, {"dropped": 17}, ["isolate a-2 both from host as 0", "rejoin 0"]),
+        ("packet-loss", {"percent": 5}, {}, {"dropped": 9}, ["lose a-2 5.0 0", "keep 0"]),
+        ("disk-full", {}, {"probe": "ENOSPC"}, {"probe": "ENOSPC"}, ["fill a-2", "free a-2", "start a-2"]),
+        ("disk-failing", {}, {"probe": "EIO"}, {"probe": "EIO"}, ["fail a-2", "kill a-2", "start a-2"]),
+        ("disk-stalled", {}, {}, {"stalled_ms": 5}, ["stall a-2", "thaw a-2", "start a-2"]),
+        ("disk-slow", {"free_ms": 7}, {}, {"cycles": 3}, ["slow a-2 80.0 7.0", "unslow a-2", "start a-2"]),
+    ],
+)
+def test_what_an_action_does_and_what_proves_it(
+    action: str, settings: dict[str, Value], at_once: Evidence, evidence: Evidence, done: list[str]
+) -> None:
     recording = RecordingCluster()
-    with inject(FAULTS["partition"], hit(recording, "a-2")) as injection:
-        assert injection.evidence == {}
+    on = replace(hit(recording, "a-2"), settings={**FAULTS[action].settings, **settings})
+    with inject(FAULTS[action], on) as injection:
+        assert injection.evidence == at_once
         injection.heal()
-        assert injection.prove() == {"dropped": 17}
-    assert recording.done == ["isolate a-2 from a-1 a-3 ns-1", "rejoin"]
+        assert injection.prove() == evidence
+    assert recording.done == done
 
 
 def test_a_kill_of_workers_hits_them_and_no_node() -> None:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtest import history, ledger
@@ -246,7 +246,6 @@ def cells(draw: st.DrawFn) -> tuple[Kind, list[Sent | Skipped], list[Got], list[
     return kind, sends, draw(st.lists(got, max_size=10)), draw(st.lists(got, max_size=10))
 
 
-@settings(max_examples=60, deadline=None)
 @given(cells())
 def test_fates_agree_with_a_naive_model_and_add_up(
     cell: tuple[Kind, list[Sent | Skipped], list[Got], list[Got]],

@@ -379,8 +379,13 @@ def test_partition_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(planted)
     with pytest.raises(UsageError, match=r"memory cannot have 'partition'; allowed: none, kill, stop"):
         load(tmp_path / "x.toml")
-    with running(tmp_path, profile({})) as rig, pytest.raises(ClusterError, match="no peers"):
-        rig.cluster.isolate(NODE, [])
+    with running(tmp_path, profile({})) as rig:
+        with pytest.raises(ClusterError, match="no peers"):
+            rig.cluster.isolate(NODE, [])
+        with pytest.raises(ClusterError, match="no packets"):
+            rig.cluster.lose_packets(NODE, 20)
+        with pytest.raises(ClusterError, match="no disk of its own"):
+            rig.cluster.stall_disk(NODE)
 
 
 def test_reader_of_a_place_that_there_is_not(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,11 +16,14 @@ import pytest
 from mqtest.errors import MqtestError, UsageError
 from mqtest.judge import COLUMNS
 from mqtest.model import Finding, Verdict
+from mqtest.neighbourhood import Neighbour, Neighbourhood
 from mqtest.report import check, render
 from mqtest.report.collect import Collected, JudgedCell
 from mqtest.report.csv_table import csv_text
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
+from mqtest.report.matrix import matrix_text
+from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
     Row,
     at_most,
@@ -32,6 +38,9 @@ from mqtest.report.summary import (
     spread,
     teeth,
 )
+from mqtest.report.surprises import replay, surprises
+from mqtest.report.unavailable import timelines_text
+from mqtest.timeline import Clock, Counts, Outage, Stretch, Timeline
 from tests.run_dirs import make_cell, make_run
 
 
@@ -52,6 +61,22 @@ def judged(cell_id: str, facts: dict[str, object] | None = None, *findings: Find
         facts=facts or {},
         stored=None,
     )
+
+
+AROUND = Neighbourhood(
+    since="fault",
+    neighbours=(
+        Neighbour(
+            producer=0, seq=6, concerned=False, outcome="unknown", fate="unresolved", place=0, offset=-1, sent_s=-0.1,
+            settled_s=None, received_s=None,
+        ),
+        Neighbour(
+            producer=0, seq=7, concerned=True, outcome="acked", fate="lost", place=0, offset=41, sent_s=-0.05,
+            settled_s=-0.048, received_s=-0.04,
+        ),
+    ),
+    events=((0.0, "fault: step injected"),),
+)  # fmt: skip
 
 
 def collected(*cells: JudgedCell, must_lose: tuple[str, ...] = (), unfinished: tuple[str, ...] = ()) -> Collected:
@@ -216,7 +241,17 @@ def test_a_control_cell_that_broke_is_noted() -> None:
 def test_markdown_exactly_up_to_the_explanations() -> None:
     whole = markdown_text(
         collected(
-            judged("1", lost=0, acked=20000, ack_rate_per_s=2000.0, rate_asked_per_s=2000.0, latency_ms_p99=5.0),
+            judged(
+                "1",
+                None,
+                Finding(check="unavailability", count=1, numbers={"ack_gap_s_max": 3.25}),
+                lost=0,
+                acked=20000,
+                ack_rate_per_s=2000.0,
+                rate_asked_per_s=2000.0,
+                latency_ms_p99=5.0,
+                ack_gap_s_max=3.25,
+            ),
             judged(
                 "2", profile="rabbitmq/classic", lost=1234, acked=20000, read_then_lost=10, verdict="lost-as-documented"
             ),
@@ -224,13 +259,17 @@ def test_markdown_exactly_up_to_the_explanations() -> None:
         ),
         "0.1.0",
     )
-    assert whole.partition("\nHow to read it:")[0] == (
+    assert re.sub("(Seconds. A gap is).*", r"\1", whole.partition("\nHow to read it:")[0]) == (
         """\
 # T
 
 > Q?
 
 2 cells: 1 kept, 1 lost-as-documented.
+
+## Surprises
+
+None: no promise was broken, and under each fault where some profile must lose, one did.
 
 ## The answer
 
@@ -243,12 +282,38 @@ Under `kill:all`:
 
 - kafka/acks-all: 2,000 acked per s of 2,000 asked, p99 5.0 ms
 
+## Verdicts
+
+| kafka | `kill:all` |
+|---|---|
+| acks-all | kept |
+
+| rabbitmq | `kill:all` |
+|---|---|
+| classic | lost-as-documented: 1,234 |
+
+A number is of messages lost, of repeats in the worst cell.
+
+Controls:
+
+| fault | some profile must lose | profiles that lost | the same ones without a fault |
+|---|---|---|---|
+| `kill:all` | yes, and one did | 1 of 2 | not among these cells |
+
+## How long it was unavailable
+
+Seconds. A gap is
+
+| fault | profile | ack gap max |
+|---|---|---:|
+| kill:all | kafka/acks-all | 3.25 |
+
 ## The table
 
 | fault | profile | verdict | lost / acked | cells that lost | read, then lost | duplicates | reordered \
 | longest ack gap, s | first ack after fault, s | acked per s | p50 / p99, ms |
 |---|---|---|---|---|---|---|---|---|---|---|---|
-| kill:all | kafka/acks-all | kept | 0 / 20,000 | 0 of 1 (≤ 100 %) | – | – | – | – | – | 2,000 | – / 5.0 |
+| kill:all | kafka/acks-all | kept | 0 / 20,000 | 0 of 1 (≤ 100 %) | – | – | – | 3.25 | – | 2,000 | – / 5.0 |
 | kill:all | rabbitmq/classic | lost-as-documented | 1,234 / 20,000 | 1 of 1 | 10 | – | – | – | – | – | – / – |
 """
     )
@@ -270,28 +335,160 @@ def test_markdown_names_what_was_not_proven() -> None:
     assert "- there is no control cell without a fault" in text
 
 
-def test_markdown_has_a_matrix_for_several_faults() -> None:
+def test_markdown_has_a_matrix_and_controls_for_several_faults() -> None:
     text = markdown_text(
         collected(
-            judged("1", fault="none", lost=0),
-            judged("2", lost=5, verdict="lost-as-documented"),
+            judged("1", lost=5, verdict="lost-as-documented"),
+            judged("2", fault="none", lost=0),
             judged("3", profile="kafka/acks-1", lost=0),
+            judged("4", profile="kafka/acks-1", fault="none", lost=0, verdict="invalid"),
+            judged("5", profile="kafka/acks-1", fault="stop:one", lost=0),
+            must_lose=("stop:one",),
         ),
         "0",
     )
     assert (
-        "| profile | none | kill:all |\n|---|---|---|\n"
-        "| kafka/acks-all | kept | lost-as-documented: 5 |\n| kafka/acks-1 |  | kept |\n"
+        "| kafka | `none` | `kill:all` | `stop:one` |\n|---|---|---|---|\n"
+        "| acks-all | kept | lost-as-documented: 5 |  |\n| acks-1 | invalid | kept | kept |\n"
+    ) in text
+    assert (
+        "| `kill:all` | – | 1 of 2 | 1 of 2 kept everything |\n"
+        "| `stop:one` | yes, and **none did** | 0 of 1 | 0 of 1 kept everything |\n"
     ) in text
 
 
-def test_markdown_shows_examples_of_what_broke_and_escapes_what_others_wrote() -> None:
-    finding = Finding(check="loss", count=2, examples=("producer 0 seq 7 | <b>",))
-    cell = judged("1", None, finding, verdict="broken", lost=2, reason="a|b\n<i>")
-    text = markdown_text(collected(cell), "0")
-    assert "## What broke\n\n`1`: a|b &lt;i>\n\n- loss: 2\n- producer 0 seq 7 | &lt;b>\n" in text
-    assert "<i>" not in text
-    assert "## What broke" not in markdown_text(collected(judged("1", None, finding, lost=0)), "0")
+def test_the_matrix_over_repeats_says_how_many_lost_and_bounds_what_none_lost() -> None:
+    rows = [row(lost=n, acked=9, verdict="lost-as-documented" if n else "kept") for n in (0, 4, 40)]
+    rows += [row("kafka/x", lost=0, acked=9)] * 3 + [row("kafka/y", lost=7, acked=9, verdict="broken")]
+    assert (
+        "| acks-all | lost-as-documented ×2, kept ×1: lost in 2 of 3, worst 40 |\n"
+        "| x | kept: lost in 0 of 3 (≤ 100 %) |\n| y | **broken**: 7 |\n"
+    ) in matrix_text(groups(rows))
+
+
+def test_what_was_varied_tells_groups_apart() -> None:
+    rows = [row(varied="nodes=1", lost=1, acked=9), row(varied="nodes=3", lost=0, acked=9), row(lost=0, acked=9)]
+    assert [group.profile for group in groups(rows)] == [
+        "kafka/acks-all (nodes=1)", "kafka/acks-all (nodes=3)", "kafka/acks-all",
+    ]  # fmt: skip
+
+
+def test_a_broken_promise_is_at_the_top_with_its_sentence_its_messages_and_the_command() -> None:
+    findings = (
+        Finding(check="loss", count=2, numbers={"lost": 2}, notes=("a note",), examples=("producer 0 seq 7 | <b>",)),
+        Finding(check="unconfirmed", count=9, numbers={"unresolved": 9}, examples=("not this one",)),
+    )
+    facts: dict[str, object] = {"promise": {"source": "the manual: it is <kept>"}}
+    worst = judged("001-a-1", facts, *findings, verdict="broken", lost=2, reason="2 lost under kill:all", run="r")
+    cells = [
+        replace(worst, neighbourhoods={"loss": (AROUND,), "unconfirmed": (AROUND,)}),
+        judged("002-a-2", facts, verdict="broken", lost=1, reason="1 lost under kill:all", run="r", repeat=2),
+        judged("003-a-3", facts, lost=0, run="r", repeat=3),
+    ]
+    run = {"run": "r", "seed": 7, "scenario": {"title": "T", "path": "mine.toml", "asked": {"fs": "xfs"}}}
+    text = markdown_text(Collected(runs=(run,), cells=tuple(cells), unfinished=()), "0")
+    top = text.partition("## The answer")[0].partition("## Surprises\n\n")[2]
+    assert top == (
+        """\
+### 1. kafka/acks-all under `kill:all`: a promise was broken (2 of 3 cells)
+
+2 lost under kill:all
+
+- cell `001-a-1`, its ledger is beside this report
+- the promise rests on: the manual: it is &lt;kept>
+- loss: 2
+- a note
+- producer 0 seq 7 | &lt;b>
+
+loss, around one of these messages (seconds from the fault):
+
+| producer/seq | the client said | it became | place/offset | sent, s | settled, s | delivered, s |
+|---|---|---|---|---:|---:|---:|
+| 0/6 | unknown | unresolved | – | -0.100 | – | – |
+| **0/7** | acked | lost | 0/41 | -0.050 | -0.048 | -0.040 |
+
+- 0.000 s: fault: step injected
+
+Again: `mqtest run mine.toml --only '*-a-1' --seed 7 --set fs=xfs`
+
+"""
+    )
+    assert "<b>" not in text
+
+
+def test_a_cell_of_a_shipped_scenario_is_replayed_by_its_name_and_one_that_was_attached_not_at_all() -> None:
+    cell = judged("007-kafka-x-3", run="r", repeat=3)
+    shipped = {"run": "r", "seed": 1, "scenario": {"path": "durability.toml"}}
+    assert replay(cell, [shipped]) == "mqtest run durability --only '*-kafka-x-3' --seed 1 --repeat 3"
+    assert replay(cell, [{"run": "r", "seed": 1, "scenario": {"title": "Attached"}}]) is None
+    assert replay(cell, [{**shipped, "run": "another"}]) is None
+
+
+def test_a_loss_that_must_happen_and_did_not_is_a_surprise_and_so_is_a_cluster_that_stays_away() -> None:
+    dead = judged("002-b-1", fault="stop:all", verdict="dead", reason="kafka-1 exit code 1: no space", repeat=1)
+    found = surprises(collected(judged("001-a-1", lost=0, acked=9), dead, must_lose=("kill:all",)))
+    assert [surprise.headline for surprise in found] == [
+        "kafka/acks-all under `stop:all`: it did not come back",
+        "`kill:all`: a loss that must happen did not",
+    ]
+    assert "a loss under `kill:all` would have been seen" in found[1].what
+    lost = judged("001-a-1", lost=1, acked=9, verdict="lost-as-documented")
+    assert surprises(collected(lost, must_lose=("kill:all",))) == ()
+
+
+def test_a_timeline_has_what_happened_and_what_each_incident_cost() -> None:
+    second = 1_000_000_000
+    costs = Counts(lost=0, unknown=12, stored_twice=None, redelivered=1)
+    none = Counts(lost=2, unknown=0, stored_twice=None, redelivered=0)
+    line = Timeline(
+        clock=Clock(load_ns=0, utc=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        outages=(Outage(began_ns=10 * second, ended_ns=13 * second, places=1, counts=costs),),
+        outside=none,
+        stretches=(
+            Stretch(what="a away", began_ns=9 * second, ended_ns=14 * second, gap_s=3.0),
+            Stretch(what="b away", began_ns=70 * second, ended_ns=None, gap_s=None),
+        ),
+    )
+    cell = replace(judged("001-x", {"attached": {"topic": "t", "at": "a:1"}}), timeline=line)
+    assert timelines_text([cell]) == (
+        """\
+## Timelines
+
+### `001-x`: t at a:1
+
+What happened to the cluster:
+
+| at, s | UTC | for, s | what | longest gap of acks in it, s |
+|---|---|---|---|---|
+| 9.0 | 2026-01-02 03:04:14 | 5.00 | a away | 3.00 |
+| 70.0 | 2026-01-02 03:05:15 | – | b away | – |
+
+Incidents, each a second or more without an acknowledgement:
+
+| began, s | UTC | lasted, s | places | lost | unknown | stored twice | redelivered |
+|---|---|---|---|---|---|---|---|
+| 10.0 | 2026-01-02 03:04:15 | 3.00 | 1 | 0 | 12 | – | 1 |
+| outside of these |  |  |  | 2 | 0 | – | 0 |"""
+    )
+    assert timelines_text([judged("002-y")]) == ""
+
+
+def test_settings_that_differ_are_a_table_and_the_same_ones_a_line() -> None:
+    same: dict[str, object] = {"producer": {"linger.ms": 5}}
+    other: dict[str, object] = {"settings": {"broker": {"a": False}, **same}, "effective": {"broker.a": "true"}}
+    cells = [
+        judged("1", {"settings": {"broker": {"a": True}, **same}, "effective": {"broker.a": "true", "topic.b": "3"}}),
+        judged("2", other, profile="kafka/x"),
+    ]
+    assert settings_text(cells) == (
+        """\
+| kafka | acks-all | x |
+|---|---|---|
+| broker.a | true | false → true |
+| topic.b | 3 |  |
+
+kafka, the same in all: `producer.linger.ms` 5."""
+    )
 
 
 def test_markdown_stays_under_a_megabyte() -> None:

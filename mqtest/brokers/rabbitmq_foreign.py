@@ -3,7 +3,8 @@
 Rules:
 - Place p is the queue `<name>-<p>`. Over AMQP a queue tells what is ready in it and how many consume it, not what is
   unacknowledged; our consumers are gone before the audit ends, and nobody else may consume it.
-- `management_url` among the credentials (`http://HOST:15672`) shows who is up and who leads; without it nobody knows.
+- `management_url` among the credentials (`http://HOST:15672`, several with commas between: the first that answers is
+  believed) shows who is up and who leads; without it nobody knows.
 - Streams are refused: their positions are asked over a port of their own.
 """
 
@@ -24,7 +25,6 @@ from mqtest.clients.pika_link import Link
 from mqtest.errors import ClusterError, SettingError, UsageError
 from mqtest.model import Kind, Wiring
 
-OPTION: Final = "--url"
 PROFILE: Final = "quorum"
 _MANAGEMENT: Final = "management_url"
 ACCESS: Final = (*pika_link.ACCESS, _MANAGEMENT)
@@ -171,14 +171,17 @@ class RabbitmqForeign:
     def _managed(self, path: str) -> Any:
         access = {"username": pika_link.USER, "password": pika_link.PASSWORD, **self._access}
         login = (str(access["username"]), str(access["password"]))
-        url = f"{str(self._access[_MANAGEMENT]).rstrip('/')}/api/{path}"
         verify = str(self._access["ca_file"]) if "ca_file" in self._access else True
-        try:
-            answer = requests.get(url, auth=login, timeout=(CONNECT_S, ASK_S), verify=verify)
-            answer.raise_for_status()
-            return answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise ClusterError(f"the management API: {type(error).__name__}") from None
+        why = "no management_url"
+        for base in str(self._access[_MANAGEMENT]).split(","):
+            url = f"{base.strip().rstrip('/')}/api/{path}"
+            try:
+                answer = requests.get(url, auth=login, timeout=(CONNECT_S, ASK_S), verify=verify)
+                answer.raise_for_status()
+                return answer.json()
+            except (requests.RequestException, ValueError) as error:
+                why = type(error).__name__
+        raise ClusterError(f"the management API: {why}")
 
 
 def _greeting(link: Link) -> str:

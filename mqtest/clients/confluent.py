@@ -14,47 +14,42 @@ Rules:
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import Consumer as RdConsumer
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as RdProducer
 
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle, library_settings
+from mqtest.clients.confluent_common import CONSUMER, bounded, common, connected, fetch, log
+from mqtest.clients.confluent_transactions import TransactionalProducer, is_transactional
+from mqtest.clients.confluent_transformer import Transformer
 from mqtest.model import RUNNER, Delivery, Outcome, Wiring
 
 COMMIT_EVERY_S: Final = 0.2
-BATCH: Final = 5000
-"""Most messages that one poll of a consumer returns."""
-
-CONSUMER: Final[Mapping[str, Any]] = {
-    "auto.offset.reset": "earliest",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "isolation.level": "read_uncommitted",
-}
-"""Of every consumer, unless the profile says otherwise; the library's own defaults are the opposite of each."""
-
-_log = logging.getLogger("mqtest.librdkafka")
-_log.addHandler(logging.NullHandler())
 
 
-def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> Producer:
+def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> Producer | TransactionalProducer:
     """Connect producer `number`; raises ClientError when no node answers within OPEN_TIMEOUT_S."""
-    if number == RUNNER:  # its fences must be acknowledged in earnest, whatever the profile does
+    if number == RUNNER:  # its fences must be acknowledged in earnest, each for itself, whatever the profile does
         wiring = replace(wiring, producer={**wiring.producer, "acks": "all"})
+    elif is_transactional(wiring):
+        return TransactionalProducer(wiring, settle, number, epoch)
     return Producer(wiring, settle, f"producer-{number}-{epoch}")
 
 
 def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Consumer:
     """Join wiring.group as consumer `number`; raises ClientError when no node answers within OPEN_TIMEOUT_S."""
     return Consumer(wiring, f"consumer-{number}-{epoch}")
+
+
+def open_transformer(wiring: Wiring, number: int, epoch: int) -> Transformer:
+    """Join the transformers' group as `number`; raises ClientError when no node answers in time."""
+    return Transformer(wiring, number, epoch)
 
 
 def open_reader(wiring: Wiring, places: Sequence[int]) -> Reader:
@@ -72,8 +67,8 @@ class Producer:
         self._settle = settle
         self._delivered = Outcome.ACKED if wiring.acknowledged else Outcome.UNKNOWN
         self._closed = False
-        settings = {**library_settings(wiring.producer), **_common(wiring, name), "error_cb": self._error}
-        self._client = _connected(RdProducer, settings, wiring.topic)
+        settings = {**library_settings(wiring.producer), **common(wiring, name), "error_cb": self._error}
+        self._client = connected(RdProducer, settings, wiring.topic)
 
     def send(self, seq: int, place: int, body: bytes) -> bool:
         """Queue one message. False: the local queue is full, or the client is beyond use; nothing left the process."""
@@ -102,7 +97,7 @@ class Producer:
         self.poll(0)
         self._closed = True  # the reports that purging makes are ours, not the broker's
         self._client.purge()
-        _bounded(self._client.close, timeout_s)
+        bounded(self._client.close, timeout_s)
 
     def _report(self, seq: int, place: int, error: KafkaError | None, message: Message) -> None:
         if self._closed:
@@ -135,18 +130,20 @@ class Consumer:
         settings = {
             **CONSUMER,
             **wiring.consumer,
-            **_common(wiring, name),
+            **common(wiring, name),
             "group.id": wiring.group,
+            "enable.partition.eof": is_transactional(wiring),
             "error_cb": self._error,
             "on_commit": self._commit_answered,
         }
         self._auto = bool(settings["enable.auto.commit"])
-        self._client = _connected(RdConsumer, settings, wiring.topic)
+        self.ends: dict[int, int] = {}
+        self._client = connected(RdConsumer, settings, wiring.topic)
         self._client.subscribe([wiring.topic], on_revoke=self._revoked)
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
         """What has arrived, at most BATCH; returns as soon as there is something."""
-        deliveries, broken = _fetch(self._client, timeout_s, self._error)
+        deliveries, broken = fetch(self._client, timeout_s, self._error, self.ends)
         self.failed = self.failed or broken
         for place, offset, _body, _redelivered in deliveries:
             self._returned[place] = offset
@@ -169,10 +166,10 @@ class Consumer:
                     self._client.commit(offsets=offsets, asynchronous=False)
                     self._committed.update(self._acked)
             except KafkaException as error:
-                _log.warning("commit at close failed: %s", error)
+                log.warning("commit at close failed: %s", error)
             self._client.close()
 
-        _bounded(leave, timeout_s)
+        bounded(leave, timeout_s)
 
     def _commit_due(self) -> None:
         if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
@@ -221,7 +218,7 @@ class Reader:
     def __init__(self, wiring: Wiring, places: Sequence[int]) -> None:
         self.failed: str | None = None
         settings = {
-            **_common(wiring, "reader"),
+            **common(wiring, "reader"),
             "group.id": f"{wiring.group}-audit",  # demanded by the library; nothing is committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -236,7 +233,7 @@ class Reader:
             "queued.min.messages": 200_000,
             "error_cb": self._error,
         }
-        self._client = _connected(RdConsumer, settings, wiring.topic)
+        self._client = connected(RdConsumer, settings, wiring.topic)
         self._starts: dict[int, int] = {}
         try:
             for place in places:
@@ -246,7 +243,7 @@ class Reader:
                 self._starts[place] = low
             self._client.assign([TopicPartition(wiring.topic, p, low) for p, low in self._starts.items()])
         except KafkaException as error:
-            _bounded(self._client.close, 1.0)
+            bounded(self._client.close, 1.0)
             raise ClientError(f"Kafka does not say where {wiring.topic} begins: {error}") from error
 
     def starts(self) -> Mapping[int, int]:
@@ -255,7 +252,7 @@ class Reader:
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
         """What has arrived, at most BATCH; returns as soon as there is something."""
-        deliveries, broken = _fetch(self._client, timeout_s, self._error)
+        deliveries, broken = fetch(self._client, timeout_s, self._error, {})
         self.failed = self.failed or broken
         return deliveries
 
@@ -264,54 +261,8 @@ class Reader:
 
     def close(self, timeout_s: float) -> None:
         """Disconnect."""
-        _bounded(self._client.close, timeout_s)
+        bounded(self._client.close, timeout_s)
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._FATAL):
             self.failed = self.failed or error.str()
-
-
-def _common(wiring: Wiring, name: str) -> dict[str, Any]:
-    return {**wiring.access, "bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": _log}
-
-
-def _connected(kind: Any, settings: Mapping[str, Any], topic: str) -> Any:
-    """A client that has the topic's metadata; raises ClientError."""
-    try:
-        client = kind(dict(settings))
-    except KafkaException as error:
-        raise ClientError(f"the Kafka client refuses its settings: {error.args[0].str()}") from error
-    try:
-        client.list_topics(topic, timeout=OPEN_TIMEOUT_S)
-    except KafkaException as error:
-        _bounded(client.close, 1.0)
-        raise ClientError(f"no Kafka node answers: {error.args[0].str()}") from error
-    return client
-
-
-def _fetch(
-    client: RdConsumer, timeout_s: float, on_error: Callable[[KafkaError], None]
-) -> tuple[list[Delivery], str | None]:
-    """Everything that is there (`consume` alone would wait until its batch is full), and what the library raised."""
-    deliveries: list[Delivery] = []
-    try:
-        first = client.poll(timeout_s)
-        if first is None:
-            return deliveries, None
-        for message in (first, *client.consume(BATCH - 1, 0)):
-            if (error := message.error()) is not None:
-                on_error(error)
-            else:
-                # the three are never None in a message without error, which the library's types do not know
-                deliveries.append(Delivery(message.partition(), message.offset(), message.value() or b"", False))  # type: ignore[arg-type]
-    except KafkaException as raised:
-        return deliveries, f"fatal: {raised.args[0].str()}"
-    return deliveries, None
-
-
-def _bounded(close: Callable[[], object], timeout_s: float) -> None:
-    """Call `close`, which may wait for brokers that are gone, but not for longer than timeout_s; what is left of it
-    ends with the process."""
-    thread = threading.Thread(target=close, daemon=True)
-    thread.start()
-    thread.join(timeout_s)

@@ -49,9 +49,10 @@ _DEVICES: Final = ["b 7:* rmw", "c 10:237 rmw"]
 """loop devices and /dev/loop-control"""
 
 _UNPACK: Final = (
-    "import base64, io, signal, sys, tarfile; "
+    "import base64, io, os, signal, sys, tarfile; "
     "tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.argv[1]))).extractall('/run/agent', filter='data'); "
-    "open('/run/agent/ready', 'x').close(); "
+    "print(os.getpid(), file=open('/run/agent/new', 'x'), flush=True); "
+    "os.rename('/run/agent/new', '/run/agent/ready'); "
     "signal.sigwait({signal.SIGTERM})"
 )
 

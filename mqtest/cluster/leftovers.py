@@ -3,7 +3,8 @@
 Ours is what carries the label `mqtest.run`, the disk images in our volume, the loop devices before them, the guard of
 the address pool, and the processes of a run (workers, a compose that still works). Everything belongs to a run by
 name, and a run is spared while it is live (locks.py). The disk volume and the guard belong to all, and go with the
-last. Order matters: processes, so that nothing is made anew; containers, which unmounts the disks; then the rest.
+last. Order matters: processes and agents, so that nothing is made anew; disks are thawed; containers, which unmounts
+them; then the rest.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from docker.models.containers import Container
 from mqtest.clock import wait_until
 from mqtest.cluster import agent as agents
 from mqtest.cluster import network
+from mqtest.cluster.agent import Agent
 from mqtest.cluster.engine import RUN_LABEL, asking, connect, together
 from mqtest.cluster.locks import RunLock, live_runs
 from mqtest.errors import ClusterError
@@ -73,8 +75,13 @@ def remove_runs(dead: Callable[[str], bool], progress: Progress) -> Removed:
     client = connect()
     with contextlib.closing(client), RunLock(own):
         processes = end_processes(dead)
-        containers, networks, volumes = remove_labelled(client, {"label": RUN_LABEL}, dead)
-        detached, disks, busy = _remove_disks(client, own, dead, progress)
+        # Agents first: one that lets a disk limp would freeze it again.
+        ended, _, _ = remove_labelled(client, {"label": [RUN_LABEL, agents.AGENT_LABEL]}, dead)
+        with _own_agent(client, own, progress) as agent:
+            disks = _thawed_disks(agent, dead)
+            filters = {"label": RUN_LABEL}
+            containers, networks, volumes = remove_labelled(client, filters, lambda run: run != own and dead(run))
+            gone = agent.call("remove-disks", {"disks": disks}) if agent and disks else {}
         routes = 0
         if _unused(client):
             with contextlib.suppress(ClusterError):  # in use: another run has begun just now
@@ -82,13 +89,13 @@ def remove_runs(dead: Callable[[str], bool], progress: Progress) -> Removed:
             routes = int(network.unguard(client, progress))
     return Removed(
         processes=processes,
-        containers=containers,
+        containers=ended + containers,
         networks=networks,
         volumes=volumes,
-        loop_devices=detached,
-        disks=disks,
+        loop_devices=len(gone.get("detached", ())),
+        disks=len(gone.get("removed", ())),
         routes=routes,
-        busy=busy,
+        busy=tuple(gone.get("busy", ())),
     )
 
 
@@ -151,23 +158,30 @@ def _unused(client: docker.DockerClient) -> bool:
         return not others and not client.api.networks(filters={"label": RUN_LABEL})
 
 
-def _remove_disks(
-    client: docker.DockerClient, own: str, dead: Callable[[str], bool], progress: Progress
-) -> tuple[int, int, tuple[str, ...]]:
-    """Remove the disks of dead runs through an agent of our own; returns (detached, removed, busy)."""
+@contextlib.contextmanager
+def _own_agent(client: docker.DockerClient, own: str, progress: Progress) -> Iterator[Agent | None]:
+    """An agent of our own for the disks of dead runs; None when there is no disk volume, and so are no disks."""
     try:
         with asking("looking for the disk volume"):
             client.volumes.get(agents.DISK_VOLUME)
-    except ClusterError:  # there is none, so there are no disks
-        return 0, 0, ()
+    except ClusterError:
+        yield None
+        return
     agent = agents.start(own, progress)
     try:
-        disks = [entry["disk"] for entry in agent.call("list-disks") if dead(entry["disk"].partition("/")[0])]
-        answer = agent.call("remove-disks", {"disks": disks})
+        yield agent
     finally:
         remove_labelled(client, {"label": f"{RUN_LABEL}={own}"})
         agent.close()
-    return len(answer["detached"]), len(answer["removed"]), tuple(answer["busy"])
+
+
+def _thawed_disks(agent: Agent | None, dead: Callable[[str], bool]) -> list[str]:
+    """The disks of dead runs, none of them frozen: a process that waits for one does not even die of a SIGKILL."""
+    if agent is None:
+        return []
+    disks = [entry["disk"] for entry in agent.call("list-disks") if dead(entry["disk"].partition("/")[0])]
+    agent.call("thaw-disks", {"disks": disks})
+    return disks
 
 
 # --- processes ---

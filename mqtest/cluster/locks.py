@@ -31,10 +31,10 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def RunLock(run: str) -> Iterator[None]:  # noqa: N802 - reads as the thing that is held
-    """Hold the lock of a run while the block runs. Raises WaitTimeout when somebody else does."""
+def RunLock(run: str, take_s: float = TAKE_S) -> Iterator[None]:  # noqa: N802 - reads as the thing that is held
+    """Hold the lock of a run while the block runs. Raises WaitTimeout when somebody else does, for `take_s`."""
     path = folder() / f"{run}.lock"
-    (fd,) = wait_until(lambda: _take(path), TAKE_S, f"the lock of run {run}: another process holds it")
+    (fd,) = wait_until(lambda: _take(path), take_s, f"the lock of run {run}: another process holds it")
     try:
         yield
     finally:

@@ -28,6 +28,7 @@ from mqtest.model import Node
 
 _NAME = "memory-1"
 _WITNESSES = ("witness-synced", "witness-unsynced")
+_NO_DISK = f"{_NAME} has no disk of its own"
 _STATE_S = 5.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -55,6 +56,10 @@ class MemoryCluster:
     def nodes(self) -> tuple[Node, ...]:
         """See Cluster."""
         return (self._node,)
+
+    @property
+    def links(self) -> None:
+        """See Cluster: a local socket has none."""
 
     @property
     def image(self) -> Mapping[str, str]:
@@ -147,11 +152,49 @@ class MemoryCluster:
             return {}
         return {_NAME: {"synced": "there", "unsynced": "gone", "bytes": self._forgotten_bytes}}
 
-    def isolate(self, names: Sequence[str], peers: Sequence[str]) -> Evidence:
+    def isolate(
+        self, names: Sequence[str], peers: Sequence[str], *, direction: str = "both", tag: str = "partition"
+    ) -> Evidence:
         """See Cluster; raises ClusterError: there is nobody to be cut off from."""
         raise ClusterError(f"{_NAME} has no peers to be cut off from")
 
-    def rejoin(self) -> Evidence:
+    def rejoin(self, tag: str = "partition") -> Evidence:
+        """See Cluster: nothing to undo."""
+        return {}
+
+    def lose_packets(self, names: Sequence[str], percent: float, tag: str = "loss") -> Evidence:
+        """See Cluster; raises ClusterError: a local socket has no packets."""
+        raise ClusterError(f"{_NAME} has no packets to lose")
+
+    def keep_packets(self, tag: str = "loss") -> Evidence:
+        """See Cluster: nothing to undo."""
+        return {}
+
+    def fill_disk(self, names: Sequence[str]) -> Evidence:
+        """See Cluster; raises ClusterError."""
+        raise ClusterError(_NO_DISK)
+
+    def free_disk(self, names: Sequence[str]) -> Evidence:
+        """See Cluster: nothing to undo."""
+        return {}
+
+    def fail_disk(self, names: Sequence[str]) -> Evidence:
+        """See Cluster; raises ClusterError."""
+        raise ClusterError(_NO_DISK)
+
+    def stall_disk(self, names: Sequence[str]) -> Evidence:
+        """See Cluster; raises ClusterError."""
+        raise ClusterError(_NO_DISK)
+
+    def thaw_disk(self, names: Sequence[str]) -> Evidence:
+        """See Cluster: nothing to undo."""
+        return {}
+
+    def slow_disk(self, names: Sequence[str], stalled_ms: float, free_ms: float) -> Evidence:
+        """See Cluster; raises ClusterError."""
+        raise ClusterError(_NO_DISK)
+
+    def unslow_disk(self, names: Sequence[str]) -> Evidence:
         """See Cluster: nothing to undo."""
         return {}
 

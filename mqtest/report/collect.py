@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from mqtest.errors import LedgerError, MqtestError, UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell
 from mqtest.model import Finding, Verdict
+from mqtest.neighbourhood import Neighbourhood
+from mqtest.timeline import Timeline
 
 Row = Mapping[str, object]
 
@@ -36,6 +38,9 @@ class JudgedCell:
     reason: str
     facts: Mapping[str, Any]
     stored: Mapping[str, Any] | None
+    timeline: Timeline | None = None
+    neighbourhoods: Mapping[str, tuple[Neighbourhood, ...]] = field(default_factory=dict)
+    """by check, see Judgement"""
 
     @property
     def id(self) -> str:
@@ -116,6 +121,8 @@ def judge_cell(folder: Path) -> JudgedCell:
         reason=judgement.reason,
         facts=facts,
         stored=stored,
+        timeline=judgement.timeline,
+        neighbourhoods=judgement.neighbourhoods,
     )
 
 

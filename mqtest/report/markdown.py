@@ -1,7 +1,7 @@
-"""report.md: the question, the answer in words, the table, how to read it, what was not proven, what it ran on.
+"""report.md: the question, the surprises, the answer in words, the tables, what was not proven, what it ran on.
 
-Everything said is made from the rows of this run. Names and reasons come from files and brokers, so they are
-escaped. The text stays under 1 MB whatever the run's size: long lists are cut, and say how much they leave out.
+Everything said is made from the rows, findings and timelines of this run. The text stays under 1 MB whatever the run's
+size: long lists are cut, and say how much they leave out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mqtest.model import Verdict
-from mqtest.report.collect import Collected, JudgedCell
+from mqtest.report.blocks import bullets, code, plain, section, table
+from mqtest.report.collect import Collected
+from mqtest.report.matrix import controls_text, matrix_text
+from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
     HEADERS,
     Group,
@@ -18,18 +21,13 @@ from mqtest.report.summary import (
     count,
     figures,
     groups,
-    loss,
     loss_words,
     measured,
-    profile_of,
-    teeth,
     verdict_of,
-    verdict_words,
 )
+from mqtest.report.surprises import surprises_text
+from mqtest.report.unavailable import timelines_text, unavailable_text
 
-_MOST = 200
-"""lines of any one list"""
-_MOST_EXAMPLES = 5
 _MOST_BYTES = 900_000
 
 _ANSWERS = (
@@ -60,29 +58,26 @@ def markdown_text(collected: Collected, mqtest_version: str) -> str:
     all_groups = groups(collected.rows)
     scenario = _scenario(collected)
     sections = [
-        f"# {_plain(str(scenario.get('title', 'Report')))}",
-        f"> {_plain(str(scenario.get('question', '')))}" if scenario.get("question") else "",
-        *(f"> **Note.** {_plain(note)}" for note in teeth(all_groups, must_lose(collected))),
+        f"# {plain(scenario.get('title', 'Report'))}",
+        f"> {plain(scenario.get('question', ''))}" if scenario.get("question") else "",
         _tally(collected),
+        surprises_text(collected),
         "## The answer\n\n" + _answer(all_groups),
-        "### What it costs, in the steady phase\n\n" + _bullets(cost(collected.rows), "no figures"),
-        "## The table\n\n" + _matrix(all_groups) + _table(HEADERS, [figures(group) for group in all_groups]),
+        section("### What it costs, in the steady phase", bullets(cost(collected.rows))),
+        section("## Verdicts", matrix_text(all_groups), controls_text(collected, all_groups)),
+        unavailable_text(collected.cells),
+        "## The table\n\n" + table(HEADERS, [figures(group) for group in all_groups]),
         "How to read it:\n\n" + _HOW_TO_READ,
+        timelines_text(collected.cells),
         "## What was not proven\n\n" + _not_proven(collected),
-        _findings(collected.cells),
         "## What it ran on\n\n" + _ran_on(collected, mqtest_version),
-        "## Settings\n\n" + _settings(collected.cells),
+        section("## Settings", settings_text(collected.cells)),
     ]
-    text = "\n\n".join(section for section in sections if section) + "\n"
+    text = "\n\n".join(part for part in sections if part) + "\n"
     whole = text.encode()
     if len(whole) > _MOST_BYTES:
         text = whole[:_MOST_BYTES].decode(errors="ignore") + "\n\n(cut here: the rest is in results.csv)\n"
     return text
-
-
-def must_lose(collected: Collected) -> tuple[str, ...]:
-    """The faults under which some profile must lose, by the scenarios of these runs."""
-    return tuple(dict.fromkeys(str(f) for run in collected.runs for f in run.get("scenario", {}).get("must_lose", ())))
 
 
 def _scenario(collected: Collected) -> Mapping[str, Any]:
@@ -107,13 +102,13 @@ def _answer(all_groups: Sequence[Group]) -> str:
             those = [group for group in under if group.verdict is verdict]
             if those:
                 lines.append(f"- **{words}**: " + "; ".join(_clause(group) for group in those) + ".")
-        heading = "Without a fault:" if fault == "none" else f"Under `{_plain(fault)}`:"
+        heading = "Without a fault:" if fault == "none" else f"Under {code(fault)}:"
         paragraphs.append(heading + "\n\n" + "\n".join(lines))
     return "\n\n".join(paragraphs) or "No cell finished, so there is none."
 
 
 def _clause(group: Group) -> str:
-    text = f"{_plain(group.profile)} {loss_words(group)}"
+    text = f"{plain(group.profile)} {loss_words(group)}"
     for key, words in (("read_then_lost", "already read by a consumer"), ("lost_degraded", "not fully acknowledged")):
         worst = max((measured(row, key) or 0 for row in group.rows), default=0)
         if worst:
@@ -121,28 +116,8 @@ def _clause(group: Group) -> str:
             text += f", {link} {count(worst)} {words}"
     reasons = [str(row["reason"]) for row in group.rows if verdict_of(row) is group.verdict and row.get("reason")]
     if group.verdict not in (Verdict.KEPT, Verdict.LOST_AS_DOCUMENTED) and reasons:
-        text += f" ({_plain(reasons[0])})"
+        text += f" ({plain(reasons[0])})"
     return text
-
-
-def _matrix(all_groups: Sequence[Group]) -> str:
-    """Profiles down, faults across, where there are several faults; else nothing."""
-    faults = list(dict.fromkeys(group.fault for group in all_groups))
-    if len(faults) < 2:
-        return ""
-    at = {(group.profile, group.fault): group for group in all_groups}
-    rows = [
-        [profile, *(_in_short(at.get((profile, fault))) for fault in faults)]
-        for profile in dict.fromkeys(group.profile for group in all_groups)
-    ]
-    return _table(["profile", *faults], rows) + "\n\nEach of them in full:\n\n"
-
-
-def _in_short(group: Group | None) -> str:
-    if group is None:
-        return ""
-    worst = max((loss(row) or 0 for row in group.proven), default=0)
-    return f"{verdict_words(group)}: {count(worst)}" if worst else verdict_words(group)
 
 
 def _not_proven(collected: Collected) -> str:
@@ -152,7 +127,8 @@ def _not_proven(collected: Collected) -> str:
         if cell.verdict in (Verdict.UNKNOWN, Verdict.INVALID)
     ]
     lines += [f"`{cell}` was planned and did not finish" for cell in collected.unfinished]
-    if collected.cells and not any(row["fault"] == "none" for row in collected.rows):
+    theirs = any("attached" in cell.facts for cell in collected.cells)
+    if collected.cells and not theirs and not any(row["fault"] == "none" for row in collected.rows):
         lines.append("there is no control cell without a fault among these cells")
     repeats = [len(group.proven) for group in groups(collected.rows)]
     if repeats and max(repeats) <= 3:
@@ -160,18 +136,12 @@ def _not_proven(collected: Collected) -> str:
             "no profile and fault has more than three cells that prove something, so that a clean one says what can "
             "happen, not how often it does"
         )
-    lines.append("all nodes shared one host: figures compare profiles with each other, not with other hardware")
-    return _bullets(lines, "")
-
-
-def _findings(cells: Sequence[JudgedCell]) -> str:
-    """Examples behind the broken and dead cells; nothing when there are none."""
-    parts = []
-    for cell in [c for c in cells if c.verdict in (Verdict.BROKEN, Verdict.DEAD)][:_MOST]:
-        lines = [f"{finding.check}: {count(finding.count)}" for finding in cell.findings if finding.count]
-        lines += [example for finding in cell.findings for example in finding.examples[:_MOST_EXAMPLES]]
-        parts.append(f"`{cell.id}`: {_plain(cell.reason)}\n\n{_bullets(lines, 'no examples')}")
-    return "## What broke\n\n" + "\n\n".join(parts) if parts else ""
+    lines.append(
+        "latencies hold the way from this host to that cluster"
+        if theirs
+        else "all nodes shared one host: figures compare profiles with each other, not with other hardware"
+    )
+    return bullets(lines, "")
 
 
 def _ran_on(collected: Collected, mqtest_version: str) -> str:
@@ -189,22 +159,7 @@ def _ran_on(collected: Collected, mqtest_version: str) -> str:
         lines.append(f"{broker}: image {value}")
     hosts = [_flat(run.get("host")) for run in collected.runs] + [_flat(c.facts.get("host")) for c in collected.cells]
     lines += [f"host: {host}" for host in dict.fromkeys(hosts) if host]
-    return _bullets(lines, "")
-
-
-def _settings(cells: Sequence[JudgedCell]) -> str:
-    """What each profile asked for, and what the broker said was in force; all of it is in results.csv."""
-    rows: dict[tuple[str, str, str, str], None] = {}
-    for cell in cells:
-        effective = cell.facts.get("effective") or {}
-        for table, keys in (cell.facts.get("settings") or {}).items():
-            for key, value in (keys if isinstance(keys, Mapping) else {}).items():
-                name = f"{table}.{key}"
-                asked = str(value).lower() if isinstance(value, bool) else str(value)
-                rows[profile_of(cell.row), name, asked, str(effective.get(name, ""))] = None
-    shown = list(rows)[: _MOST * 5]
-    more = f"\n\n({len(rows) - len(shown)} more in results.csv)" if len(rows) > len(shown) else ""
-    return _table(("profile", "setting", "asked", "read back from the broker"), shown) + more
+    return bullets(lines, "")
 
 
 def _distinct(pairs: Iterable[tuple[object, str]]) -> list[tuple[object, str]]:
@@ -216,25 +171,3 @@ def _flat(value: object) -> str:
     if not isinstance(value, Mapping):
         return "" if value is None else str(value)
     return ", ".join(f"{key} {text}" for key, inner in value.items() if (text := _flat(inner)))
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [_row(headers), "|" + "---|" * len(headers)]
-    lines += [_row(row) for row in rows]
-    return "\n".join(lines)
-
-
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(text).replace("|", "\\|") for text in texts) + " |"
-
-
-def _bullets(lines: Sequence[str], none: str) -> str:
-    shown = [f"- {_plain(line)}" for line in lines[:_MOST]]
-    if len(lines) > _MOST:
-        shown.append(f"- and {len(lines) - _MOST} more")
-    return "\n".join(shown) or none
-
-
-def _plain(text: str) -> str:
-    """One line that Markdown cannot take for HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")

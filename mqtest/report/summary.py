@@ -1,9 +1,9 @@
 """Rows of results.csv → groups of repeats, their figures, and the sentences that a person reads.
 
-A group is one profile under one fault; its rows are the repeats. Loss over repeats is told from the cells that prove
-something (verdict kept, lost-as-documented, broken or dead, with a complete audit): k of n lost, median, worst. That
-0 of n lost bounds the share of cells that lose by 3/n with 95 % confidence (rule of three). A figure that nobody
-measured is shown as a dash, never as 0.
+A group is one profile, with what was varied of it, under one fault; its rows are the repeats. Loss over repeats is told
+from the cells that prove something (verdict kept, lost-as-documented, broken or dead, with a complete audit): k of n
+lost, median, worst. That 0 of n lost bounds the share of cells that lose by 3/n with 95 % confidence (rule of three).
+A figure that nobody measured is shown as a dash, never as 0.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HEADERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """All repeats of one profile (`broker/name`) under one fault (`action:target`)."""
+    """All repeats of one profile (`profile_of`) under one fault (its name)."""
 
     profile: str
     fault: str
@@ -82,8 +82,10 @@ def groups(rows: Iterable[Row]) -> tuple[Group, ...]:
 
 
 def profile_of(row: Row) -> str:
-    """`broker/profile`, as scenarios write it; `?` where the cell's own file could not be read."""
-    return f"{row['broker'] or '?'}/{row['profile'] or '?'}"
+    """`broker/profile`, as scenarios write it, with what was varied of it in parentheses; `?` where the cell's own file
+    could not be read."""
+    name = f"{row['broker'] or '?'}/{row['profile'] or '?'}"
+    return f"{name} ({row['varied']})" if row.get("varied") else name
 
 
 def fault_of(row: Row) -> str:

@@ -4,8 +4,9 @@ It is handed over when the container starts and called once a command, JSON in a
 the container's own Python with the standard library alone, and with the host's PIDs in sight, so every command
 proves first that what it touches is ours (`proofs`):
 
-    proofs    a process, a loop device, a filesystem, a network namespace: ours, or refused
-    disks     image files with a filesystem, attached to loop devices
-    power     silence, death and disks that forget; SIGKILL; the witness files
-    packets   iptables rules in a node's network namespace
+    proofs       a process, a loop device, a filesystem, a network namespace: ours, or refused
+    disks        image files with a filesystem, attached to loop devices
+    power        silence, disks that forget, and death; SIGKILL; the witness files
+    disk_faults  disks that fill up, fail, stand still or limp
+    packets      iptables rules in a node's network namespace
 """

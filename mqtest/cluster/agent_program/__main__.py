@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import disks, packets, power
+from . import disk_faults, disks, packets, power
 from .proofs import FailedError, RefusedError, Target
 
 Request = Mapping[str, Any]
@@ -21,12 +21,16 @@ def _targets(request: Request) -> Sequence[Target]:
     return [Target.read(entry) for entry in request["targets"]]
 
 
-def _isolate(request: Request) -> dict[str, Any]:
-    return {entry["name"]: packets.isolate(Target.read(entry), entry["peers"]) for entry in request["targets"]}
+def _drop(request: Request) -> dict[str, Any]:
+    return {entry["name"]: packets.drop(Target.read(entry), entry["drops"]) for entry in request["targets"]}
 
 
-def _rejoin(request: Request) -> dict[str, Any]:
-    return {target.name: packets.rejoin(target) for target in _targets(request)}
+def _let_pass(request: Request) -> dict[str, Any]:
+    return {target.name: packets.let_pass(target, request["tag"]) for target in _targets(request)}
+
+
+def _dropped(request: Request) -> dict[str, Any]:
+    return {target.name: packets.dropped(target, request["tags"]) for target in _targets(request)}
 
 
 def main(command: str, request: Request) -> dict[str, Any]:
@@ -52,8 +56,16 @@ COMMANDS: Mapping[str, Callable[[Request], object]] = {
     "cut": lambda request: power.cut(_targets(request), request["age_s"]),
     "witnesses": lambda request: power.read_witnesses(_targets(request)),
     "space": lambda request: power.space(_targets(request)),
-    "isolate": _isolate,
-    "rejoin": _rejoin,
+    "fill-disks": lambda request: disk_faults.fill(_targets(request)),
+    "free-disks": lambda request: disk_faults.free(request["disks"]),
+    "fail-disks": lambda request: disk_faults.fail(_targets(request)),
+    "stall-disks": lambda request: disk_faults.stall(_targets(request)),
+    "thaw-disks": lambda request: disk_faults.thaw(request["disks"]),
+    "slow-disks": lambda request: disk_faults.slow(_targets(request), request["stalled_ms"], request["free_ms"]),
+    "unslow-disks": lambda request: disk_faults.unslow(request["containers"]),
+    "drop": _drop,
+    "let-pass": _let_pass,
+    "dropped": _dropped,
 }
 
 if __name__ == "__main__":

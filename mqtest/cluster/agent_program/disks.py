@@ -2,8 +2,8 @@
 
 An image is allocated whole, so that a node never meets the host's full disk as an I/O error. A new disk is as empty
 as a RAM disk (no lost+found, which Kafka takes for a damaged partition), but for the two witness files of the power
-cut: writable by anybody, because a broker's image may change their owner and the agent has no right over other
-users' files. Only loop devices with a backing file of ours are ever detached.
+cut and two empty ones of the other disk faults: writable by anybody, because a broker's image may change their owner
+and the agent has no right over other users' files. Only loop devices with a backing file of ours are ever detached.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import fcntl
 import os
 import re
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .proofs import DISKS, FailedError, RefusedError, attached, images, prove_loop, this_run
@@ -23,6 +24,8 @@ from .proofs import DISKS, FailedError, RefusedError, attached, images, prove_lo
 SYNCED = ".mqtest-synced"
 UNSYNCED = ".mqtest-unsynced"
 WITNESS_BYTES = 4096
+FILLER = ".mqtest-filler"
+PROBE = ".mqtest-probe"
 
 LOOP_CLR_FD = 0x4C01
 SPARE_BYTES = 1 << 30
@@ -79,23 +82,46 @@ def _make_one(image: Path, fs: str, size_mb: int) -> str:
 
 
 def _furnish(device: str, fs: str) -> None:
-    """Mounts the new disk here for a moment, and leaves the witness files on it and nothing else."""
-    point = Path("/run/agent/disk")
-    point.mkdir(parents=True, exist_ok=True)
-    _run(["mount", "-t", fs, device, str(point)])
-    try:
+    """Mounts the new disk here for a moment, and leaves files of ours on it and nothing else."""
+    with _mounted_here(device, fs) as point:
         with contextlib.suppress(FileNotFoundError):
             (point / "lost+found").rmdir()
-        for name in (SYNCED, UNSYNCED):
+        witness = b"0".ljust(WITNESS_BYTES)
+        for name, text in {SYNCED: witness, UNSYNCED: witness, FILLER: b"", PROBE: b""}.items():
             fd = os.open(point / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 os.fchmod(fd, 0o666)
-                os.write(fd, b"0".ljust(WITNESS_BYTES))
+                os.write(fd, text)
                 os.fsync(fd)
             finally:
                 os.close(fd)
-    finally:
-        _run(["umount", str(point)])
+
+
+@contextlib.contextmanager
+def mounted(disk: str) -> Iterator[int]:
+    """A disk of this run or another, given as `run/name`, mounted here for a moment, and its root open: the same
+    filesystem that its node has, when that runs."""
+    loops = attached()
+    image = image_of(disk)
+    if image not in loops:
+        raise FailedError(f"disk {disk} is not attached to a loop device")
+    device = f"/dev/loop{loops[image]}"
+    with _mounted_here(device, _run(["blkid", "-p", "-o", "value", "-s", "TYPE", device])) as point:
+        fd = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _mounted_here(device: str, fs: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/run/agent") as folder:
+        _run(["mount", "-t", fs, device, folder])
+        try:
+            yield Path(folder)
+        finally:
+            _run(["umount", folder])
 
 
 def listing() -> list[dict[str, str | None]]:
@@ -110,7 +136,7 @@ def listing() -> list[dict[str, str | None]]:
 def remove(disks: Sequence[str]) -> dict[str, list[str]]:
     """Detach and delete disks, given as `run/name`; absent ones are fine. A disk that somebody still has mounted
     is left as it is, in `busy`: its image must outlive its device, or nobody could tell any more whose it is."""
-    wanted = {path for disk in disks for path in [_path(disk)] if path.exists()}
+    wanted = {path for disk in disks for path in [image_of(disk)] if path.exists()}
     loops = {path: minor for path, minor in attached().items() if path in wanted}
     for minor in loops.values():
         detach(minor)
@@ -129,7 +155,8 @@ def remove(disks: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _path(disk: str) -> Path:
+def image_of(disk: str) -> Path:
+    """The image of a disk that is given as `run/name`."""
     run, _, name = disk.partition("/")
     return DISKS / _checked(run) / f"{_checked(name)}.img"
 
@@ -150,12 +177,13 @@ def await_unmounted(devices: Sequence[str], timeout_s: float) -> list[str]:
     A filesystem that was shut down stays so while anybody holds it, and mounting again would join it.
     """
     deadline = time.monotonic() + timeout_s
-    while (busy := [device for device in devices if _mounted(device)]) and time.monotonic() < deadline:
+    while (busy := [device for device in devices if in_use(device)]) and time.monotonic() < deadline:
         time.sleep(0.01)
     return busy
 
 
-def _mounted(device: str) -> bool:
+def in_use(device: str) -> bool:
+    """Whether a filesystem is mounted from a device of ours; one that was frozen when its last mount went counts."""
     prove_loop(int(device.removeprefix("/dev/loop")))
     try:
         os.close(os.open(device, os.O_RDONLY | os.O_EXCL))  # exclusive fails while a filesystem has it

@@ -90,7 +90,7 @@ def _prepare(target: Target, stack: contextlib.ExitStack) -> Doomed:
     stack.enter_context(link)
     probe = os.open(SYNCED, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=disk)
     stack.callback(os.close, probe)
-    stack.enter_context(_mute(disk))
+    stack.enter_context(mute(disk))
     return Doomed(target, pidfd, disk, probe, link, tuple(_interface_down(index) for index in indexes))
 
 
@@ -128,7 +128,7 @@ def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, int], list[str]]:
 
 
 @contextlib.contextmanager
-def _mute(disk: int) -> Iterator[None]:
+def mute(disk: int) -> Iterator[None]:
     """Hold back what ext4 says about this filesystem on the kernel's console; where we may not, it is only slower."""
     minor = os.minor(os.fstat(disk).st_dev)
     burst = Path(f"/sys/fs/ext4/loop{minor}/msg_ratelimit_burst")
