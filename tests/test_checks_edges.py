@@ -11,7 +11,7 @@ import pytest
 from mqtest import ledger
 from mqtest.model import Flag, Kind, Outcome, Verdict
 from mqtest.verdict import felt, verdict
-from tests.histories import Got, Sent, at, write_cell_folder
+from tests.histories import CORRUPT, FOREIGN, Got, Sent, at, write_cell_folder
 from tests.test_checks import acked, find, numbers
 from tests.test_checks_recovery import FAULT, each, every, stage
 from tests.test_verdict import BIT, KEPT, step, with_found
@@ -276,3 +276,42 @@ class TestRedeliveredAtItsEdges:
         assert self.count(tmp_path / "a", Kind.QUEUE, again, complete=False) == 1
         assert self.count(tmp_path / "b", Kind.QUEUE, [Got(0), Got(0)], complete=False) == 1
         assert self.count(tmp_path / "c", Kind.QUEUE, again[-1:], complete=False) is None
+
+    def test_the_messages_named_are_the_unflagged_ones_where_there_are_some(self, tmp_path: Path) -> None:
+        rows: dict[str, Any] = {"kind": Kind.QUEUE, "sends": acked(range(5))}
+        flagged = [Got(0), Got(0, flags=Flag.REDELIVERED)]
+        both = write_cell_folder(tmp_path / "a", receipts=[*flagged, Got(3), Got(3)], **rows)
+        only = write_cell_folder(tmp_path / "b", receipts=flagged, **rows)
+        assert [find("redelivered", folder).messages for folder in (both, only)] == [((0, 3),), ((0, 0),)]
+
+
+def test_messages_concerned_are_named(tmp_path: Path) -> None:
+    sends = [*acked(range(6), offset=-1), Sent(6, Outcome.REFUSED)]
+    audit = [Got(1, 0), Got(0, 1), Got(2, 2), Got(2, 3), Got(3, 4), Got(4, 4), Got(6, 6)]
+    folder = write_cell_folder(tmp_path, sends=sends, receipts=[Got(3, 4)], audit=audit)
+    named = {
+        name: find(name, folder).messages for name in ("loss", "phantom", "stored-twice", "reordered", "divergence")
+    }
+    assert named == {"loss": ((0, 5),), "phantom": ((0, 6),), "stored-twice": ((0, 2),), "reordered": ((0, 0),),
+                     "divergence": ((0, 4),)}  # fmt: skip
+
+
+def test_strangers_of_both_kinds_are_counted(tmp_path: Path) -> None:
+    folder = write_cell_folder(tmp_path, sends=[Sent(0)], receipts=[CORRUPT, FOREIGN, FOREIGN], audit=[Got(0)])
+    assert find("strangers", folder).count == 3
+
+
+def test_each_outcome_has_its_own_count(tmp_path: Path) -> None:
+    times = {Outcome.ACKED: 1, Outcome.DEGRADED: 2, Outcome.REFUSED: 3, Outcome.RETURNED: 4, Outcome.UNKNOWN: 5}
+    said = [outcome for outcome, n in times.items() for _ in range(n)]
+    sends = [Sent(2 * i, outcome) for i, outcome in enumerate(said)]  # every other number was never due
+    found = find("outcomes", write_cell_folder(tmp_path, sends=sends)).numbers
+    assert {name: found[name] for name in ("skipped", "sent")} == {"skipped": 0, "sent": 15}
+    assert {outcome: found[outcome.name.lower()] for outcome in times} == times
+
+
+def test_the_unconfirmed_are_those_there_and_those_not_there(tmp_path: Path) -> None:
+    sends = acked(range(4), outcome=Outcome.UNKNOWN)
+    whole = write_cell_folder(tmp_path / "a", sends=sends, audit=[Got(0)])
+    cut = write_cell_folder(tmp_path / "b", sends=sends, audit=[Got(0)], complete=False)
+    assert [find("unconfirmed", folder).count for folder in (whole, cut)] == [4, None]
