@@ -315,3 +315,62 @@ def test_the_unconfirmed_are_those_there_and_those_not_there(tmp_path: Path) -> 
     whole = write_cell_folder(tmp_path / "a", sends=sends, audit=[Got(0)])
     cut = write_cell_folder(tmp_path / "b", sends=sends, audit=[Got(0)], complete=False)
     assert [find("unconfirmed", folder).count for folder in (whole, cut)] == [4, None]
+
+
+class TestDivergenceAtItsEdges:
+    def twice(self, tmp_path: Path, *sends: Sent, receipts: list[Got], audit: list[Got]) -> Any:
+        folder = write_cell_folder(tmp_path, sends=sends, receipts=receipts, audit=audit, places=2)
+        return find("divergence", folder).numbers["positions_with_two"]
+
+    @pytest.mark.parametrize(
+        ("outcome", "twice"), [(Outcome.ACKED, 1), (Outcome.DEGRADED, 1), (Outcome.UNKNOWN, 0), (Outcome.REFUSED, 0)]
+    )
+    def test_what_was_said_to_be_there_counts(self, tmp_path: Path, outcome: Outcome, twice: int) -> None:
+        sends = [Sent(0, outcome, offset=5), Sent(1, offset=5)]
+        assert self.twice(tmp_path, *sends, receipts=[Got(0, 5)], audit=[Got(0, 1), Got(1, 5)]) == twice
+
+    @pytest.mark.parametrize(("place", "twice"), [(0, 0), (1, 1), (-1, 1)])
+    def test_in_the_place_that_was_said_or_in_any_where_none_was(self, tmp_path: Path, place: int, twice: int) -> None:
+        sends = [Sent(0, place=place, offset=5), Sent(1, place=1, offset=5)]
+        audit = [Got(0, 7), Got(1, 5, place=1)]
+        assert self.twice(tmp_path, *sends, receipts=[Got(0, 5, place=1)], audit=audit) == twice
+
+
+class TestTimeAtItsEdges:
+    def test_a_drain_needs_time_and_a_cell_that_was_not_live(self, tmp_path: Path) -> None:
+        apart, together = [Got(i, received_s=31.0 + i) for i in range(2)], [Got(i, received_s=31.0) for i in range(2)]
+        rates = [
+            find("throughput", write_cell_folder(tmp_path / consume / name, sends=acked(range(2)), receipts=receipts,
+                                                 consume=consume)).numbers["drain_per_s"]
+            for consume in ("after-heal", "live") for name, receipts in (("a", apart), ("b", together))
+        ]  # fmt: skip
+        assert rates == [2.0, None, None, None]
+
+    @pytest.mark.parametrize("phase", ["heal", "drain"])
+    def test_latency_after_the_heal_needs_both_phases(self, tmp_path: Path, phase: str) -> None:
+        cell = write_cell_folder(tmp_path, sends=[Sent(0, due_s=18.0)], **FAULT)
+        assert find("latency", cell).numbers["recovery_latency_ms_max"] == 10.0
+        assert find("latency", without_phase(cell, phase)).numbers["recovery_latency_ms_max"] is None
+
+    def test_without_a_fault_there_is_no_latency_after_its_heal(self, tmp_path: Path) -> None:
+        heal = {"event": "phase", "name": "heal", "t_ns": at(16)}
+        cell = write_cell_folder(tmp_path, sends=[Sent(0, due_s=18.0)], events=[heal])
+        assert find("latency", cell).numbers["recovery_latency_ms_max"] is None
+
+    def test_what_is_due_when_a_phase_begins_is_in_that_one_alone(self, tmp_path: Path) -> None:
+        sends = [Sent(0, due_s=10.0, settled_s=10.4), Sent(1, due_s=2.0, settled_s=2.1)]
+        found = find("latency", write_cell_folder(tmp_path, sends=sends, **FAULT))
+        assert numbers(found, "latency_ms_max", "fault_latency_ms_max") == (100.0, 400.0)
+
+    def test_service_time_is_of_the_acked_of_the_steady_phase(self, tmp_path: Path) -> None:
+        sends = [
+            Sent(0, due_s=3.0, sent_s=3.1, settled_s=3.2),
+            Sent(1, Outcome.UNKNOWN, due_s=4.0, settled_s=5.0),
+            Sent(2, due_s=12.0, settled_s=14.0),
+        ]
+        found = find("latency", write_cell_folder(tmp_path, sends=sends, **FAULT))
+        assert numbers(found, "service_ms_p50", "service_ms_p99") == (100.0, 100.0)
+
+    def test_the_longest_of_many_is_among_them(self, tmp_path: Path) -> None:
+        sends = [Sent(i, due_s=3.0, settled_s=3.0 + (i + 1) / 1000) for i in range(2002)]
+        assert find("latency", write_cell_folder(tmp_path, sends=sends)).numbers["latency_ms_max"] == 2002.0
