@@ -75,6 +75,7 @@ def settings(action: str, **changed: Value) -> dict[str, Value]:
 
 
 def test_brokers_have_proxies_and_others_none(cluster: ComposeCluster) -> None:
+    assert cluster.whole() is None
     assert {node.name: bool(node.via) for node in cluster.nodes} == {"names-1": False, "node-1": True, "node-2": True}
 
 
@@ -83,7 +84,7 @@ def test_latency_is_of_a_round_trip(cluster: ComposeCluster, stream: str) -> Non
     assert cluster.links is not None
     shown = cluster.links.impair("link-latency", NAMES, settings("link-latency", latency_ms=300, stream=stream), "7")
     try:
-        assert {name: len(seen["after"]) for name, seen in shown["answer_ms"].items()} == {"node-1": 8, "node-2": 8}
+        assert {name: len(seen["after"]) for name, seen in shown["answer_ms"].items()} == {"node-1": 5, "node-2": 5}
         assert 300 <= min(shown["answer_ms"]["node-1"]["after"]) < 500
         assert (took_s(cluster, "node-1") or 0) > 0.3
     finally:

@@ -34,6 +34,9 @@ class Links(Protocol):
     def restore(self, tag: str) -> Evidence:
         """Undo it. Evidence: what was in force until now, and the bytes that went through meanwhile."""
 
+    def wrong(self) -> str | None:
+        """None while the proxies work; else what is wrong."""
+
 
 class Cluster(Protocol):
     """A running cluster; `nodes` has every container, name servers and controllers included."""

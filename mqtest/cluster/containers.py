@@ -282,6 +282,8 @@ class ComposeCluster:
         for name in self._names():
             if self._state(name)["OOMKilled"]:
                 return f"{name} was ended for lack of memory"
+        if self.links is not None and (why := self.links.wrong()):
+            return why
         with asking("looking for the network"):
             if not self.agent.client.api.networks(filters={"label": f"{PROJECT_LABEL}={self.project}"}):
                 return "the network is gone"

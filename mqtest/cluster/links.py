@@ -35,7 +35,7 @@ LAST_OCTET: Final = 30
 """of the proxies' address; nodes have 10 to 13"""
 _PORTS: Final = "2000"
 """how the port of a proxy begins; the number of its node follows"""
-_PROBES: Final = 8
+_PROBES: Final = 5
 _ANSWER_S: Final = 5.0
 _START_S: Final = 20.0
 
@@ -88,6 +88,12 @@ class Links:
         if not ours or passed_bytes <= 0 or any(name not in listed[proxy] for proxy, name in ours):
             return {}
         return {"listed": listed, "passed_bytes": passed_bytes}
+
+    def wrong(self) -> str | None:
+        """See mqtest.cluster.Links."""
+        with asking("looking at Toxiproxy"):
+            state: Any = self.client.api.inspect_container(self.container)["State"]
+        return None if state["Running"] else f"Toxiproxy ended with exit code {state['ExitCode']}"
 
     def _server(self) -> Toxiproxy:
         return Toxiproxy(next(iter(self.proxies.values())).partition(":")[0])
