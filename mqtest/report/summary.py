@@ -269,7 +269,7 @@ def millis(value: float) -> str:
 
 
 def _loss_of(group: Group) -> str:
-    """`12 / 20,000`; for a profile without acknowledgements `12 not found / 20,000 sent`; of a pipeline that lost outputs
+    """`12 / 20,000`; for a profile without acknowledgements `12 not found / 20,000 sent`; where a pipeline lost outputs
     `0 / 20,000, 12 outputs`."""
     rows = group.proven or group.rows
     if not any(measured(row, "lost") is not None for row in rows) and (missing := _all(rows, "not_found")):
