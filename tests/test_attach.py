@@ -81,7 +81,7 @@ def _is(cluster: MemoryCluster, cmdline: Path) -> bool:
 
 def test_their_commands_are_fault_and_heal_and_no_secret_reaches_a_file(theirs: MemoryCluster, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    cell, judged = run(attachment(theirs, **commands(theirs)), results)
+    cell, judged = run(attachment(theirs, **commands(theirs), for_s=0.1), results)  # over before the fault is due
     assert (judged.verdict, judged.row["fault"], judged.row["fault_bit"]) == (Verdict.KEPT, "attached", True)
     assert judged.row["ack_gap_s_max"] > 1
     assert "attached" in read_cell(cell)["promise"]["survives"]
