@@ -260,6 +260,8 @@ class Node:
     address: str
     """the IP that host and peers reach it at; for `memory` the path of a local socket"""
     role: str = "broker"
+    via: str = ""
+    """host:port that clients reach it at, where a proxy of ours stands between; empty: they go there directly"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +292,8 @@ class Wiring:
     """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""
     begins: Mapping[int, int] = field(default_factory=dict)
     """log: place -> the first position that is the cell's own, 0 where absent; below it is what others wrote"""
+    via: Mapping[str, str] = field(default_factory=dict)
+    """host:port that the broker tells its clients -> where they go instead; for a client that learns addresses so"""
 
 
 class Delivery(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 from mqtest.brokers import broker_module
 from mqtest.cluster import Cluster
 from mqtest.errors import UsageError
+from mqtest.faults import FAULTS
 from mqtest.model import Cell
 
 _EMBEDDED = "memory"
@@ -17,7 +18,8 @@ _EMBEDDED = "memory"
 def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], None]) -> Cluster:
     """Start all nodes of a cell, each on a fresh disk; raises EngineError, ImageError, ClusterError."""
     broker = cell.profile.broker
-    environment = broker_module(broker).environment(cell.profile, cell.nodes)
+    module = broker_module(broker)
+    environment = module.environment(cell.profile, cell.nodes)
     if broker == _EMBEDDED:
         from mqtest.cluster.memory import MemoryCluster
 
@@ -36,6 +38,7 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
         disk_mb=cell.disk_mb,
         timeout_s=cell.phases.up_s,
         progress=progress,
+        door=module.DOOR if any(FAULTS[step.action].on_links for step in cell.fault.steps) else None,
     )
 
 

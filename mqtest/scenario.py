@@ -13,7 +13,7 @@ from typing import Any
 
 from mqtest import axes, paths, toml
 from mqtest.brokers import broker_module
-from mqtest.clients import CLIENTS
+from mqtest.clients import CLIENTS, DIRECT
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
 from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Value, Workload
@@ -197,6 +197,11 @@ def _check_settings(settings: Mapping[str, Mapping[str, Value]], path: Path) -> 
                 raise UsageError(f"{at}: {toml.unknown('key', key, list(known))}")
             if isinstance(known[key], str) != isinstance(value, str):
                 raise UsageError(f"{at}.{key}: {value!r} is not of the kind of {known[key]!r}")
+            choices = FAULTS[action].choices.get(key)
+            if choices and value not in choices:
+                raise UsageError(f"{at}.{key}: {toml.unknown(key, str(value), list(choices))}")
+            if not isinstance(value, str) and value < 0:
+                raise UsageError(f"{at}.{key}: must not be negative")
 
 
 def _profile(name: str, where: str) -> Profile:
@@ -269,6 +274,8 @@ def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
             raise UsageError(
                 f"{path}: faults: {profile.broker} has no target {step.target!r}; allowed: {', '.join(targets)}"
             )
+        if FAULTS[step.action].on_links and profile.client in DIRECT:
+            raise UsageError(f"{path}: faults: {fault}: {profile.client} goes to the brokers past any proxy")
         if step.target in WORKERS and not _has_workers(step.target, arm.workload):
             raise UsageError(f"{path}: faults: {fault}: while the fault lasts this workload has no {step.target}")
 

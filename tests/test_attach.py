@@ -114,7 +114,8 @@ def test_what_others_wrote_is_not_judged_and_the_first_interrupt_ends_the_load(
         producer.await_settled(5)
     with pytest.raises(UsageError, match=r"t: holds 5 messages of others; --yes writes to it all the same"):
         run(attachment(theirs), tmp_path)
-    asked = attachment(theirs, into_used=True, for_s=None, fault=f"touch {tmp_path}/not-any-more")
+    calm = replace(QUICK, steady_s=60)
+    asked = attachment(theirs, into_used=True, for_s=None, phases=calm, fault=f"touch {tmp_path}/not-any-more")
     _, judged = run(asked, tmp_path / "results", enough)
     assert judged.row["acked"] > 10
     assert not (tmp_path / "not-any-more").exists()

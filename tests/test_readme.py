@@ -49,6 +49,12 @@ def test_no_command_is_left_out() -> None:
     assert commands() == {*HERE, *ELSEWHERE}
 
 
+def test_every_scenario_that_ships_stands_in_the_table_with_its_cells() -> None:
+    table = re.findall(r"^\| `([a-z-]+)` \| .+ \| (\d+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    heads = {path.stem: path.read_text().split()[1] for path in (ROOT / "scenarios").glob("*.toml")}
+    assert dict(table) == heads
+
+
 @pytest.mark.parametrize(("file", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
 def test_the_others_stand_where_they_are_said_to(file: str, words: str) -> None:
     assert words in (ROOT / file).read_text(encoding="utf-8")

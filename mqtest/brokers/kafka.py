@@ -27,7 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     ResourceType,
 )
 
-from mqtest.brokers import TOPIC
+from mqtest.brokers import TOPIC, Door
 from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
 from mqtest.clients import library_settings
 from mqtest.clock import wait_until
@@ -37,6 +37,8 @@ from mqtest.model import Node, Profile, Value, Wiring
 T = TypeVar("T")
 
 NO_TARGETS: Sequence[str] = ()
+DOOR: Final = Door(9094, b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff")
+"""the listener that tells clients the addresses of the proxies (compose.yaml); ApiVersions, version 0"""
 PIPELINES = True
 """`create_output` here, and `open_transformer` in its client"""
 BRING_UP_S = 10.0
@@ -186,7 +188,7 @@ class Kafka:
             client=profile.client,
             kind=profile.kind,
             acknowledged=profile.acknowledged,
-            addresses=self._addresses(),
+            addresses=tuple(n.via or f"{n.address}:{PORT}" for n in self._nodes.values()),
             topic=TOPIC,
             places=self._places,
             group=GROUP,

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from mqtest.brokers import TOPIC, rocketmq_static
+from mqtest.brokers import TOPIC, Door, rocketmq_static
 from mqtest.brokers.rocketmq_settings import (
     PLAIN_TOPIC,
     TELLING,
@@ -27,7 +27,7 @@ from mqtest.brokers.rocketmq_settings import (
     topic_request,
 )
 from mqtest.clients import ClientError
-from mqtest.clients.rocketmq_codec import Frame, Request
+from mqtest.clients.rocketmq_codec import Frame, Request, request
 from mqtest.clients.rocketmq_link import AnswerError, Link
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
@@ -45,6 +45,8 @@ CLUSTER: Final = "mqtest-cluster"
 NAME_SERVER_PORT: Final = 9876
 CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
+DOOR: Final = Door(BROKER_PORT, request(Request.GET_MAX_OFFSET, 1, {"topic": TOPIC, "queueId": "0"}))
+"""a node that is not the master refuses it, and that is an answer too"""
 HA_PORT: Final = 10912
 
 _CALL_S: Final = 2.0
@@ -350,6 +352,7 @@ class RocketMQ:
             producer=profile.settings.get("producer", {}),
             consumer=profile.settings.get("consumer", {}),
             topic_settings=profile.settings.get("topic", {}),
+            via={address: node.via for address, node in self._brokers.items() if node.via},
         )
 
     def close(self) -> None:

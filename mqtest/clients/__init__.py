@@ -134,6 +134,9 @@ CLIENTS: Mapping[str, str] = {
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
 }
 
+DIRECT = ("rocketmq-client-python",)
+"""learn the brokers' addresses from the cluster, and go there whatever Wiring.via says"""
+
 
 def client(name: str) -> Client:
     """The client module of that name; raises UsageError when there is none or its library is missing."""

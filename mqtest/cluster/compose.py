@@ -21,8 +21,9 @@ from typing import Final
 
 from testcontainers.compose import DockerCompose
 
+from mqtest.brokers import Door
 from mqtest.cluster import agent as agents
-from mqtest.cluster import disks, network
+from mqtest.cluster import disks, links, network
 from mqtest.cluster.agent import Agent
 from mqtest.cluster.containers import PROJECT_LABEL, ComposeCluster, remove
 from mqtest.cluster.disks import Disk
@@ -57,12 +58,13 @@ def bring_up(
     timeout_s: float,
     progress: Progress,
     recipe: Path | None = None,
+    door: Door | None = None,
 ) -> ComposeCluster:
     """Bring up the first `nodes` brokers of a compose file, and all its coordinators.
 
     A service called `<broker>-<n>` is a broker, any other a coordinator. `recipe` is the compose file, by default the
-    one of the broker. `timeout_s` bounds compose. Raises UsageError, EngineError, ClusterError; whatever was made is
-    removed then.
+    one of the broker. With a `door`, clients come to it through proxies. `timeout_s` bounds compose. Raises
+    UsageError, EngineError, ClusterError; whatever was made is removed then.
     """
     file = recipe or recipes() / broker / "compose.yaml"
     project = project_name(run, cell)
@@ -78,6 +80,8 @@ def bring_up(
             "MQTEST_SUBNET": str(subnet.network_address).rpartition(".")[0],
             "MQTEST_DISK_TYPE": fs,
         }
+        if door is not None:
+            variables["MQTEST_VIA"] = links.via(variables["MQTEST_SUBNET"])
         compose = _compose(file, variables, timeout_s)
         roles = _roles(_services(compose), broker, nodes)
         progress(f"making {len(roles)} disks of {disk_mb} MB, {fs}")
@@ -90,7 +94,11 @@ def bring_up(
             compose.services = list(roles)
             _up(compose, timeout_s)
         network.guard(agent.client, progress)
-        return _cluster(agent, project, roles, image, made, str(subnet[1]))  # what the engine gives to the bridge
+        cluster = _cluster(agent, project, roles, image, made, str(subnet[1]))  # what the engine gives to the bridge
+        if door is not None:
+            named = {PROJECT_LABEL: project}
+            cluster.links, cluster.nodes = links.start(agent.client, named, run, cluster.nodes, door, progress)
+        return cluster
     except BaseException:
         with contextlib.suppress(MqtestError):  # the first error is the one to tell
             remove(agent, project, [disk.image for disk in made.values()])

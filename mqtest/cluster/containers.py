@@ -14,7 +14,7 @@ from typing import Any, Final
 from docker.models.containers import Container
 
 from mqtest.clock import wait_until
-from mqtest.cluster import HOST, Evidence, disks, leftovers
+from mqtest.cluster import HOST, Evidence, Links, disks, leftovers
 from mqtest.cluster.agent import Agent
 from mqtest.cluster.disk_faults import DiskFaults
 from mqtest.cluster.disks import Disk
@@ -46,6 +46,7 @@ class ComposeCluster:
     """by node: where its disk is mounted"""
     gateway: str
     """the address of the host in the cell's network, from which clients come"""
+    links: Links | None = None
     _witnesses: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """by node: the texts "old" and "new" of the last power cut"""
     _holds: Holds = field(init=False)
@@ -281,6 +282,8 @@ class ComposeCluster:
         for name in self._names():
             if self._state(name)["OOMKilled"]:
                 return f"{name} was ended for lack of memory"
+        if self.links is not None and (why := self.links.wrong()):
+            return why
         with asking("looking for the network"):
             if not self.agent.client.api.networks(filters={"label": f"{PROJECT_LABEL}={self.project}"}):
                 return "the network is gone"
