@@ -102,6 +102,14 @@ def _restart_in_turn(hit: Hit) -> Evidence:
     return {"exit_code": codes} if codes else {}
 
 
+def _jump_clock(hit: Hit) -> Evidence:
+    return hit.stand.cluster.jump_clock(hit.names, float(hit.settings["seconds"]))
+
+
+def _reset_clock(hit: Hit) -> Evidence:
+    return hit.stand.cluster.reset_clock(hit.names)
+
+
 def _start(hit: Hit) -> Evidence:
     if hit.target in WORKERS:
         hit.stand.workers.revive(WORKERS[hit.target])
@@ -172,6 +180,8 @@ class Action:
     """False: over when do returns, unless a step says `for_s`"""
     settings: Mapping[str, Value] = field(default_factory=dict)
     """its numbers, with their defaults; a scenario overrides them in `[settings.<action>]`"""
+    fakes_clock: bool = False
+    """the cluster must be brought up for it"""
 
 
 @dataclass(slots=True)
@@ -268,5 +278,13 @@ FAULTS: Mapping[str, Action] = {
         _unslow_disk,
         proven_by_undo=True,
         settings={"stalled_ms": 80.0, "free_ms": 20.0},
+    ),
+    "clock-jump": Action(
+        "the wall clock of the node set ahead, or back; its timers go on",
+        _NODES,
+        _jump_clock,
+        _reset_clock,
+        settings={"seconds": 300.0},
+        fakes_clock=True,
     ),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from mqtest.brokers import broker_module
 from mqtest.cluster import Cluster
 from mqtest.errors import UsageError
+from mqtest.faults import FAULTS
 from mqtest.model import Cell
 
 _EMBEDDED = "memory"
@@ -36,6 +37,7 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
         disk_mb=cell.disk_mb,
         timeout_s=cell.phases.up_s,
         progress=progress,
+        fakes_clock=any(FAULTS[step.action].fakes_clock for step in cell.fault.steps),
     )
 
 
