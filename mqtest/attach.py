@@ -21,18 +21,15 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from mqtest import __version__, host
-from mqtest.brokers.foreign import Asked, Foreign, Held, Members, foreign_module
+from mqtest.brokers.foreign import Asked, Foreign, Held, foreign_module
 from mqtest.cell_run import record as record_of
 from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
@@ -43,6 +40,7 @@ from mqtest.journal import Journal
 from mqtest.judge import judge
 from mqtest.ledger import events_path, load_events, write_cell
 from mqtest.load import Load
+from mqtest.lookout import Lookout, signs
 from mqtest.model import Cell, Consume, Fault, Kind, Phases, Workload
 from mqtest.runner import RUN_FILE, new_run
 from mqtest.watch import Watch
@@ -52,8 +50,8 @@ ATTACHED = "attached"
 PHASES = Phases(steady_s=10.0, hold_s=10.0, audit_s=300.0)
 _OF_THE_NODES = ("broker", "advanced")
 """tables of a profile that are not asked of a cluster of somebody else's"""
-_LOOK_S = 1.0
-"""between two looks at the members"""
+_WHOLE_S = 0.5
+"""between two questions whether the cluster is whole"""
 _COMMAND_S = 60.0
 """at most, for a heal command after an interrupt"""
 
@@ -68,7 +66,7 @@ class Attachment:
     phases: Phases = PHASES
     """`steady_s`: before the fault; `hold_s`: from the fault command's end to the heal command"""
     for_s: float | None = None
-    """how long the load lasts, from the warm-up on; None: until `enough`"""
+    """how long the load lasts, from the warm-up on, if need be until the fault is over; None: until `enough`"""
     fault: str | None = None
     heal: str | None = None
     """shell commands"""
@@ -110,7 +108,10 @@ def run(asked: Attachment, results: Path, watch: Watch, enough: Callable[[], boo
 
 
 def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
-    """Raises UsageError for a topic that holds messages and may not; for a queue always, and for one with consumers."""
+    """Raises UsageError for a topic that holds messages and may not; for a queue always, and for one with consumers;
+    and for a number of replicas where there is nothing to make."""
+    if found and asked.replicas is not None:
+        raise UsageError(f"{asked.asked.topic}: is there already; --replicas is for a topic that is made")
     used = {place: held for place, held in (found or {}).items() if held.messages or held.consumers}
     if not used:
         return
@@ -120,20 +121,6 @@ def refuse_used(asked: Attachment, found: Mapping[int, Held] | None) -> None:
     if not asked.into_used:
         messages = sum(held.messages for held in used.values())
         raise UsageError(f"{name}: holds {messages:,} messages of others; --yes writes to it all the same")
-
-
-def signs(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What shows that something happened to the cluster: who went, moves of the leader, clients that failed."""
-    looks = [e["alive"] for e in events if e["event"] == "members"]
-    alive = [names for names in looks if names]
-    leaders = [e["node"] for e in events if e["event"] == "leader" and e["node"] is not None]
-    found = {
-        "went": [name for before, now in pairwise(alive) for name in before if name not in now],
-        "nobody_answered": len(looks) - len(alive),
-        "leader_moves": sum(1 for before, now in pairwise(leaders) if before != now),
-        "clients_failed": sum(1 for e in events if e["event"] == "client" and e.get("state") == "failed"),
-    }
-    return {name: value for name, value in found.items() if value}
 
 
 class AttachedCell:
@@ -152,6 +139,8 @@ class AttachedCell:
         self._cell = cell
         self._cluster = cluster
         self._enough = enough
+        self._commanded = False
+        """whether the fault command began"""
         self._folder = run_dir / "cells" / cell.id
         (self._folder / "ledger").mkdir(parents=True)
         self._journal = Journal(self._folder, watch, asked.credentials.mask)
@@ -201,18 +190,21 @@ class AttachedCell:
         with self._journal.stage("workers"):
             self._load.start(wiring)
         self._lookout.start()
-        began = time.monotonic()
+        end = time.monotonic() + (float("inf") if self._asked.for_s is None else self._asked.for_s)
+
+        def over() -> bool:
+            return self._enough() or time.monotonic() > end
+
         self._load.go()
-        self._load.last(self._cell.phases.warm_up_s, self._enough)
+        self._load.last(self._cell.phases.warm_up_s, over)
         self._journal.phase("steady")
-        self._load.last(self._cell.phases.steady_s, self._enough)
+        self._load.last(self._cell.phases.steady_s, over)
         self._journal.phase("fault")
-        if self._asked.fault is None:
+        if self._asked.fault is not None and not over():
+            self._command_fault(self._asked.fault)
+        elif not over():
             self._journal.note("the steady phase is over: break it")
-        else:
-            self._command_fault()
-        for_s = float("inf") if self._asked.for_s is None else self._asked.for_s
-        self._load.last(began + for_s - time.monotonic(), self._enough)
+        self._load.last(float("inf"), over)
         self._lookout.close()
         self._tell_fault()
         self._load.drain(self._cluster)
@@ -248,21 +240,22 @@ class AttachedCell:
 
     # --- the fault
 
-    def _command_fault(self) -> None:
-        """Fault, hold, heal, and wait until the cluster is whole; the load goes on all the while."""
-        fault, heal = self._asked.fault, self._asked.heal
-        assert fault is not None
-        said = {"action": ATTACHED, "target": [], "part": 0}
-        mask = self._asked.credentials.mask
-        self._journal.event("fault", step="inject", **said, command=mask(fault))
+    def _command_fault(self, fault: str) -> None:
+        """Fault, hold, heal, and wait until the cluster is whole; the load goes on, if need be past its time."""
+        self._commanded = True
+        heal = self._asked.heal
+        said = {"action": ATTACHED, "target": ["command"], "part": 0}
+        began_ns = now_ns()
+        self._journal.event("fault", step="inject", **said, command=fault)
         healed = False
         try:
             code = self._command(fault)
             evidence = {"exit_code": code} if code == 0 else {}
-            self._journal.event("fault", step="injected", **said, evidence=evidence, detail={"exit_code": code})
+            injected = {"t_ns": began_ns, "evidence": evidence, "detail": {"exit_code": code}}
+            self._journal.event("fault", step="injected", **said, **injected)  # what takes time has hit from the start
             self._load.last(self._cell.phases.hold_s, self._enough)
             self._journal.phase("heal")
-            self._journal.event("fault", step="heal", **said, command=mask(heal or ""))
+            self._journal.event("fault", step="heal", **said, command=heal)
             healed = True
             if heal is not None and (code := self._command(heal)) != 0:
                 self._journal.note(f"the heal command ended with exit code {code}")
@@ -291,9 +284,9 @@ class AttachedCell:
     def _tell_fault(self) -> None:
         """Name the fault by what was seen of it."""
         seen = signs(load_events(events_path(self._folder)))
-        fault = ATTACHED if seen or self._asked.fault is not None else NO_FAULT
-        if fault == ATTACHED and self._asked.fault is None:
-            said = {"action": ATTACHED, "target": [], "part": 0}
+        fault = ATTACHED if seen or self._commanded else NO_FAULT
+        if seen and not self._commanded:
+            said = {"action": ATTACHED, "target": ["by hand"], "part": 0}
             self._journal.event("fault", step="healed", **said, evidence=seen)
         self._record |= {"fault": fault, "groups": [[fault]] if fault == ATTACHED else [], "seen": seen}
         write_cell(self._folder, self._record)
@@ -308,44 +301,7 @@ class AttachedCell:
                 why = str(error)
             if why is None or now_ns() > deadline:
                 return why
-            self._load.last(_LOOK_S / 2)
-
-
-class Lookout:
-    """Writes down who is there and who leads, whenever that changes (at some time from `since_ns` on, when it was last
-    seen otherwise); in a thread, for a question to a dying cluster takes time."""
-
-    def __init__(self, cluster: Foreign, journal: Journal) -> None:
-        self._cluster = cluster
-        self._journal = journal
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True, name="lookout")
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End, bounded; idempotent."""
-        self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join(10)
-
-    def _look(self) -> None:
-        last: Members | None = None
-        since_ns = now_ns()
-        while not self._over.is_set():
-            looked_ns = now_ns()
-            seen = self._cluster.members()
-            if seen is None:
-                return
-            if last is None or seen.alive != last.alive:
-                self._journal.event("members", alive=seen.alive, since_ns=since_ns)
-            if last is None or seen.leader != last.leader:
-                moved = {"node": seen.leader, "before": last and last.leader}
-                self._journal.event("leader", place=0, **moved, since_ns=since_ns)
-            last, since_ns = seen, looked_ns
-            self._over.wait(_LOOK_S)
+            self._load.last(_WHOLE_S)
 
 
 def _cell(asked: Attachment, places: int) -> Cell:

@@ -112,10 +112,9 @@ def read_all(
                 why = str(error)
                 continue
             try:
-                begins = wiring.begins
-                eaten = [f"place {p} starts at {n}" for p, n in reader.starts().items() if n > begins.get(p, 0)]
-                if eaten and wiring.kind is Kind.LOG:
-                    return f"retention ate the head of the log: {', '.join(eaten)}"
+                ate = eaten(reader.starts(), wiring.begins)
+                if ate and wiring.kind is Kind.LOG:
+                    return f"retention ate the head of the log: {', '.join(ate)}"
                 why = _read(reader, broker, wiring, fences, seen, ledger, run_number, epoch, deadline)
             finally:
                 reader.close(2.0)
@@ -123,6 +122,11 @@ def read_all(
         return why
     finally:
         ledger.close()
+
+
+def eaten(starts: Mapping[int, int], begins: Mapping[int, int]) -> list[str]:
+    """Places of a log whose head is gone: they start above where the cell began."""
+    return [f"place {place} starts at {first}" for place, first in starts.items() if first > begins.get(place, 0)]
 
 
 def _read(

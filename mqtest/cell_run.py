@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class CellRun:
             self._load.start(broker.wiring())
         self._run_load(cluster, broker)
         self._load.drain(broker)
-        self.event("counts", when="drained", totals=dict(broker.counts()))
+        self._tell_counts(broker)
         self._load.audit(broker)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
         self.phase("down")
@@ -113,6 +113,8 @@ class CellRun:
             self._await_nodes(cluster, broker)
         with self._journal.stage("places"):
             broker.create_places()
+            if cell.workload.transformers:
+                broker.create_output()  # type: ignore[attr-defined]  # scenario.py admits only brokers that have it
             broker.await_ready(cell.phases.up_s)
         with self._journal.stage("settings"):
             self._record["versions"] = {"broker": broker.version(), **host.client_versions()}
@@ -189,6 +191,14 @@ class CellRun:
         if broken is None:
             self.event("dead", nodes=sorted(gone), why=why)
         raise ClusterError(f"{why} ({broken})" if broken else why)
+
+    def _tell_counts(self, broker: Broker) -> None:
+        """What the broker itself says once the consumers are gone."""
+        with suppress(ClusterError):  # a figure more or less; the audit does not rest on it
+            self.event("counts", when="drained", totals=dict(broker.counts()))
+            committed = broker.committed()
+            places, ends = ({str(p): pair[i] for p, pair in committed.items()} for i in (0, 1))
+            self.event("committed", places=places, ends=ends)
 
     def _down(self, cluster: Cluster) -> None:
         cluster.save_logs(self._folder / "logs")

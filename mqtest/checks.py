@@ -19,6 +19,7 @@ from mqtest import (
     checks_loss,
     checks_order,
     checks_outcomes,
+    checks_output,
     checks_recovery,
     checks_time,
 )
@@ -38,6 +39,7 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "skipped-by-consumer": checks_consumers.skipped_by_consumer,
     "committed": checks_consumers.committed,
     "conservation": checks_consumers.conservation,
+    "output": checks_output.output,
     "unavailability": checks_recovery.unavailability,
     "recovery": checks_recovery.recovery,
     "incidents": checks_incidents.incidents,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mqtest.clock import NS_PER_S
@@ -25,7 +27,8 @@ def incidents(history: History) -> Finding:
     if not seen or span is None:
         return Finding(check="incidents", count=None, numbers={"incident_gap_s_max": None})
     windows = [_window(history, part, span) for part in seen]
-    gaps = [_longest_s(history, window, span) if history.acknowledged else None for window in windows]
+    by_place = [points(times, span) for times in acks_by_place(history)]
+    gaps = [_longest_s(by_place, window) if history.acknowledged else None for window in windows]
     lost = _lost_in(history, windows) if history.acknowledged and history.incomplete is None else None
     worst = sorted(range(len(seen)), key=lambda i: -(gaps[i] or 0))[:MOST_EXAMPLES]
     return Finding(
@@ -48,11 +51,10 @@ def _window(history: History, part: Part, span: Span) -> Span:
     return part.injected_ns, max(part.injected_ns, min([*ends, span[1]]))
 
 
-def _longest_s(history: History, window: Span, span: Span) -> float:
+def _longest_s(by_place: Sequence[Ints], window: Span) -> float:
     """The longest gap between acks that began before the window's end, counted from its begin, in the worst place."""
     longest = 0
-    for times in acks_by_place(history):
-        ends = points(times, span)
+    for ends in by_place:
         mine = (ends[1:] > window[0]) & (ends[:-1] < window[1])
         gaps = ends[1:][mine] - np.maximum(ends[:-1][mine], window[0])
         longest = max(longest, int(gaps.max(initial=0)))

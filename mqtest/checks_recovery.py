@@ -16,6 +16,7 @@ from mqtest.clock import NS_PER_S
 from mqtest.gaps import OUTAGE_S, Span, acks_by_place, deliveries_by_place, gaps_s, load, outages
 from mqtest.history import History, Ints, groups
 from mqtest.model import Finding, Outcome
+from mqtest.sightings import examples
 
 _STEADY_SHARE = 0.9
 
@@ -39,7 +40,7 @@ def unavailability(history: History) -> Finding:
         gaps = [gaps_s(times, span) for times in acks_by_place(history)]
         numbers |= _worst(gaps, "ack_gap_s_max", "outage_s_total")
         count = sum(int(np.count_nonzero(g >= OUTAGE_S)) for g in gaps)
-    if span is not None and live(history) and len(history.receipts):
+    if span is not None and live(history):
         gaps = [gaps_s(times, span) for times in deliveries_by_place(history)]
         numbers |= _worst(gaps, "delivery_gap_s_max", "delivery_outage_s_total")
     numbers |= _first_acks(history) | _recovery(history) | {"ack_after_silence_ms_max": _after_silence(history)}
@@ -70,7 +71,7 @@ def dead(history: History) -> Finding:
     """Times that the cluster did not come back although disks, network and engine were whole; a finding, no failure."""
     events = [e for e in history.events if e["event"] == "dead"]
     lines = (f"{', '.join(map(str, e.get('nodes') or ())) or 'the cluster'}: {e.get('why')}" for e in events)
-    return Finding(check="dead", count=len(events), examples=tuple(" ".join(line.split()) for line in lines)[:20])
+    return Finding(check="dead", count=len(events), examples=examples(" ".join(line.split()) for line in lines))
 
 
 def _worst(gaps: list[Ints], longest: str, total: str) -> Numbers:
@@ -166,7 +167,7 @@ def _back(history: History, times: Ints, span: Span, injected: int) -> int:
 
 def _rate_again(history: History, injected: int) -> int | None:
     span, steady = load(history), history.window("steady")
-    if span is None or steady is None or not history.acknowledged:
+    if span is None or steady is None:
         return None
     acks = np.sort(history.sends.settled_ns[history.sends.outcome == Outcome.ACKED])
     acks = acks[acks < span[1]]
@@ -181,7 +182,7 @@ def _rate_again(history: History, injected: int) -> int | None:
 
 def _drained(history: History, injected: int) -> int | None:
     span, steady = load(history), history.window("steady")
-    if span is None or steady is None or not live(history) or not history.acknowledged:
+    if span is None or steady is None or not live(history):
         return None
     times, backlog = _backlog(history)
     usual = int(backlog[(times >= steady[0]) & (times < steady[1])].max(initial=0))
@@ -231,7 +232,8 @@ def _after_silence(history: History) -> float | None:
         return None
     heal = next((e["t_ns"] for e in faults if e.get("step") == "heal"), None)
     acks = history.sends.settled_ns[history.sends.outcome == Outcome.ACKED]
-    late = acks[(acks >= silence) & (acks < (heal if heal is not None else acks.max(initial=0) + 1))]
+    late = acks[acks >= silence]
+    late = late if heal is None else late[late < heal]
     return rounded((int(late.max()) - silence) / NS_PER_MS) if len(late) else 0.0
 
 

@@ -319,6 +319,8 @@ def show_report(folders: Sequence[Path], out: Path) -> RunReport:
 
     rendered = report.render(folders, out)
     _out().print(rendered.table)
+    if rendered.attached:
+        click.echo(rendered.attached + "\n")
     for note in rendered.notes:
         click.echo(f"NOTE: {note}")
     if rendered.unfinished:

@@ -144,13 +144,13 @@ def attach(
         may_lose=may_lose,
     )
     watch = live.watch(plain=plain)
-    with _first_interrupt_ends_the_load() as enough:
+    with first_interrupt_ends_the_load() as enough:
         run_dir = attaching.run(asked, results, watch, enough.is_set)
     return show_report([run_dir], run_dir).exit_code
 
 
 @contextmanager
-def _first_interrupt_ends_the_load() -> Iterator[threading.Event]:
+def first_interrupt_ends_the_load() -> Iterator[threading.Event]:
     """The event is set by the first Ctrl-C; the next one is handled as ever."""
     enough = threading.Event()
     ever = signal.getsignal(signal.SIGINT)
@@ -158,7 +158,11 @@ def _first_interrupt_ends_the_load() -> Iterator[threading.Event]:
     def first(_number: int, _frame: object) -> None:
         enough.set()
         signal.signal(signal.SIGINT, ever)
-        click.echo("mqtest: the load ends; everything is read back now (Ctrl-C again: end at once)", err=True)
+        click.echo(
+            "mqtest: the load ends, once a command of yours that still runs has ended; then everything is read back "
+            "(Ctrl-C again: end at once)",
+            err=True,
+        )
 
     signal.signal(signal.SIGINT, first)
     try:

@@ -10,11 +10,12 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mqtest.cluster import HOST, Evidence
+from mqtest.cluster import HOST, STREAMS, Evidence, Links
+from mqtest.errors import ClusterError
 from mqtest.model import Value
 from mqtest.targets import WORKERS, Names, Stand
 
@@ -60,6 +61,12 @@ def _partition(hit: Hit) -> Evidence:
 def _partition_one_way(hit: Hit) -> Evidence:
     direction = str(hit.settings["direction"])
     return hit.stand.cluster.isolate(hit.names, _others(hit), direction=direction, tag=hit.tag)
+
+
+def _partition_bridge(hit: Hit) -> Evidence:
+    """One broker, the first that is not hit, still reaches both sides."""
+    bridge = next(name for name in hit.stand.names() if name not in hit.names)
+    return hit.stand.cluster.isolate(hit.names, [name for name in _others(hit) if name != bridge], tag=hit.tag)
 
 
 def _partition_clients(hit: Hit) -> Evidence:
@@ -161,6 +168,23 @@ def _forgotten(hit: Hit) -> Evidence:
     return hit.stand.cluster.forgotten(hit.names)
 
 
+def _link(action: str) -> Act:
+    def impair(hit: Hit) -> Evidence:
+        return _links(hit).impair(action, hit.names, hit.settings, hit.tag)
+
+    return impair
+
+
+def _restore_link(hit: Hit) -> Evidence:
+    return _links(hit).restore(hit.tag)
+
+
+def _links(hit: Hit) -> Links:
+    if hit.stand.cluster.links is None:
+        raise ClusterError("there are no proxies between clients and brokers")
+    return hit.stand.cluster.links
+
+
 def _others(hit: Hit) -> Names:
     return [node.name for node in hit.stand.cluster.nodes if node.name not in hit.names]
 
@@ -182,6 +206,10 @@ class Action:
     """its numbers, with their defaults; a scenario overrides them in `[settings.<action>]`"""
     fakes_clock: bool = False
     """the cluster must be brought up for it"""
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """setting → what it may be, where it is no number"""
+    on_links: bool = False
+    """clients must come through proxies from the start"""
 
 
 @dataclass(slots=True)
@@ -224,8 +252,22 @@ def inject(action: Action, hit: Hit) -> Iterator[Injection]:
 
 
 _NODES = ("leader", "follower", "controller", "one", "other", "same", "minority", "majority", "random", "all")
-_PARTS = tuple(target for target in _NODES if target != "all")
+_PARTS = tuple(target for target in _NODES if target not in ("random", "all"))
 """whoever is cut off needs somebody to be cut off from"""
+
+
+def _on_links(action: str, about: str, *, proven_by_undo: bool = False, **settings: Value) -> Action:
+    return Action(
+        f"link of clients: {about}",
+        ("leader", "follower", "one", "minority", "majority", "all"),
+        _link(action),
+        _restore_link,
+        proven_by_undo=proven_by_undo,
+        settings={**settings, "stream": STREAMS[0]},
+        choices={"stream": STREAMS},
+        on_links=True,
+    )
+
 
 FAULTS: Mapping[str, Action] = {
     "kill": Action(
@@ -252,6 +294,14 @@ FAULTS: Mapping[str, Action] = {
         _rejoin,
         proven_by_undo=True,
         settings={"direction": "in"},
+        choices={"direction": ("in", "out")},
+    ),
+    "partition-bridge": Action(
+        "cut from all of its peers but one broker, which still reaches everybody",
+        _PARTS,
+        _partition_bridge,
+        _rejoin,
+        proven_by_undo=True,
     ),
     "partition-clients": Action(
         "cut from the clients, its peers stay attached", _NODES, _partition_clients, _rejoin, proven_by_undo=True
@@ -286,5 +336,15 @@ FAULTS: Mapping[str, Action] = {
         _reset_clock,
         settings={"seconds": 300.0},
         fakes_clock=True,
+    ),
+    "link-latency": _on_links("link-latency", "every round trip takes so much longer", latency_ms=50),
+    "link-jitter": _on_links("link-jitter", "every round trip takes 0 to twice so much longer", jitter_ms=50),
+    "link-bandwidth": _on_links(
+        "link-bandwidth", "no connection gets more through than this", rate_kb_per_s=200, proven_by_undo=True
+    ),
+    "link-reset": _on_links("link-reset", "every connection is closed as soon as something is said", after_ms=0),
+    "link-timeout": _on_links("link-timeout", "nothing gets through, and the connection is closed", timeout_ms=2000),
+    "link-slicer": _on_links(
+        "link-slicer", "data arrives in small pieces", size_bytes=64, spread_bytes=32, gap_us=100, proven_by_undo=True
     ),
 }

@@ -51,6 +51,8 @@ class Fate(IntEnum):
     REFUSED = 7
 
 
+_ALL = 2**63 - 1
+"""whatever the runner sent into the second topic is its own"""
 _FATES: Mapping[Outcome, tuple[Fate, Fate]] = {
     Outcome.ACKED: (Fate.DELIVERED, Fate.LOST),
     Outcome.DEGRADED: (Fate.DELIVERED, Fate.LOST_DEGRADED),
@@ -109,6 +111,22 @@ class Receipts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What transformers read and wrote; the messages are those of Sends, for an output has its source's name."""
+
+    handed: Receipts
+    """inputs that transformers were handed"""
+    written: Receipts
+    """the audit of the second topic"""
+    strange: int
+    """outputs that are corrupt, or of no message of this cell"""
+    lines: tuple[str, ...]
+    """up to 20 of these"""
+    incomplete: str | None
+    """why its audit is not complete, or None"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """One cell, ready to be checked."""
 
@@ -131,6 +149,8 @@ class History:
     incomplete: str | None
     """why the audit is not complete, or None"""
     events: Sequence[Mapping[str, Any]]
+    output: Output | None = None
+    """None: the cell had no transformers"""
 
     def time_of(self, name: str) -> int | None:
         """When the phase began for the first time, or None."""
@@ -197,6 +217,7 @@ def load(cell_dir: Path) -> History:
         strangers=(strange.lines + strange_audit.lines)[:20],
         incomplete=incomplete,
         events=events,
+        output=_output(cell, cell_dir, sends, events),
     )
 
 
@@ -247,6 +268,24 @@ def _receipts(folders: Mapping[int, Path]) -> dict[str, Ints]:
 
 def _joined(parts: Sequence[Ints], dtype: str) -> Ints:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+
+
+def _output(
+    cell: Mapping[str, Any], cell_dir: Path, sends: Sends, events: Sequence[Mapping[str, Any]]
+) -> Output | None:
+    if not (cell.get("workload") or {}).get("transformers"):
+        return None
+    handed, _ = _match(_receipts(ledger.transforms_folders(cell_dir)), sends, _ALL, "input")
+    written, strange = _match(_receipts(ledger.output_folders(cell_dir)), sends, _ALL, "output")
+    readers = [e for e in events if e["event"] == "output"]
+    cut_off = [str(e.get("why") or "not complete") for e in readers if e.get("complete") is not True]
+    return Output(
+        handed=handed,
+        written=written,
+        strange=strange.foreign + strange.corrupt,
+        lines=strange.lines,
+        incomplete=None if readers and not cut_off else "; ".join(cut_off) or "no reader of the output ended",
+    )
 
 
 @dataclass(frozen=True, slots=True)

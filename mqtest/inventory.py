@@ -18,6 +18,9 @@ from mqtest.errors import UsageError
 from mqtest.profile import image_version, load_profiles
 from mqtest.targets import TARGETS
 
+_OF_SCENARIOS = {"schedule": "schedules", "vary": "varies"}
+"""tables of a scenario whose names tell something, and what they are"""
+
 Entry = tuple[str, str]
 """a name, and one line about it"""
 
@@ -30,7 +33,7 @@ def sections() -> Iterator[tuple[str, list[Entry]]]:
     yield "faults", [(name, _about_fault(action)) for name, action in faults.FAULTS.items()]
     yield "targets", [(name, _about_target(name)) for name in TARGETS]
     yield "checks", [(name, _about_check(check)) for name, check in CHECKS.items()]
-    yield "scenarios", [(path.stem, _title(path)) for path in sorted(paths.scenarios().glob("*.toml"))]
+    yield "scenarios", [(path.stem, _about_scenario(path)) for path in sorted(paths.scenarios().glob("*.toml"))]
 
 
 def _about_broker(name: str) -> str:
@@ -61,5 +64,8 @@ def _about_check(check: Callable[..., object]) -> str:
     return (inspect.getdoc(check) or "").partition("\n")[0]
 
 
-def _title(path: Path) -> str:
-    return str(toml.read(path).get("title", ""))
+def _about_scenario(path: Path) -> str:
+    """Its question, with its schedules and what it varies."""
+    table = toml.read(path)
+    more = [f"{what}: {', '.join(table[key])}" for key, what in _OF_SCENARIOS.items() if key in table]
+    return "; ".join([str(table.get("question", "")), *more])

@@ -30,6 +30,7 @@ COLUMNS: tuple[str, ...] = (
     "offsets_reused", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence",
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",
+    "output_lost", "output_doubled", "output_phantom",
     "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",
     "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",
     "in_sync_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",

@@ -1,6 +1,8 @@
 """The files of one cell: what every producer, consumer and audit reader saw, on disk, written before it acted.
 
     cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl
+    with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
+    they wrote; ledger/output-fences, the runner's own messages there
 
 Rules:
 - Nobody else opens these files. One writer a folder, so no locks. Columns are memory-mapped little-endian `.npy`
@@ -46,7 +48,7 @@ RECEIPTS: Mapping[str, str] = {
     "flags": "|u1",
     "epoch": "<u2",
 }
-"""columns of a receipts or audit folder, one row a delivery in order of delivery"""
+"""columns of a receipts, audit, transforms or output folder, one row a delivery in order of delivery"""
 
 _LATE = (Outcome.ACKED, Outcome.DEGRADED)
 
@@ -266,6 +268,13 @@ def open_sends(folder: Path) -> int:
     return int(np.count_nonzero((columns["sent_ns"][:width] != 0) & (columns["settled_ns"][:width] == 0)))
 
 
+def last_receipt_ns(folder: Path) -> int:
+    """When the newest receipt was written, 0 when there is none; may be asked at any time, as open_sends."""
+    received = load_columns(folder, RECEIPTS)["received_ns"]
+    rows = used_rows(received)
+    return int(received[rows - 1]) if rows else 0
+
+
 def load_events(path: Path) -> list[dict[str, Any]]:
     """All events in order. A last line torn by a kill is dropped; a torn line elsewhere is a LedgerError."""
     try:
@@ -335,6 +344,16 @@ def receipts_folders(cell_dir: Path) -> dict[int, Path]:
 def audit_folders(cell_dir: Path) -> dict[int, Path]:
     """Audit reader number -> folder."""
     return _folders(cell_dir, "audit")
+
+
+def transforms_folders(cell_dir: Path) -> dict[int, Path]:
+    """Transformer number -> folder of the inputs that it was handed."""
+    return _folders(cell_dir, "transforms")
+
+
+def output_folders(cell_dir: Path) -> dict[int, Path]:
+    """Number -> folder of a reader of what transformers wrote."""
+    return _folders(cell_dir, "output")
 
 
 def _next_epoch(epoch: memoryview, committed: NDArray[Any]) -> int:

@@ -2,6 +2,8 @@
 somebody else runs (`mqtest attach`). What happens to the cluster meanwhile is the caller's.
 
     start → go → last … → drain → audit
+
+Transformers, where there are any, run from the start until they have taken everything; the consumers are drained then.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Load:
 
     def start(self, wiring: Wiring) -> None:
         """Start the workers, and wait until each is ready; nothing is sent yet."""
-        plans = self._plans(Role.PRODUCER, wiring)
+        plans = self._plans(Role.PRODUCER, wiring) + self._plans(Role.TRANSFORMER, wiring)
         if self._workload.consume is Consume.LIVE:
             plans += self._plans(Role.CONSUMER, wiring)
         self.workers.start(plans)
@@ -68,6 +70,7 @@ class Load:
         if self._workload.consume is Consume.LIVE:
             self.workers.go(Role.CONSUMER)
         self._journal.phase("warm-up")
+        self.workers.go(Role.TRANSFORMER)
         self.workers.go(Role.PRODUCER)
 
     def last(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
@@ -100,31 +103,37 @@ class Load:
         self._journal.phase("drain")
         self.workers.stop(Role.PRODUCER)
         self.workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
+        if self._workload.transformers:
+            why = self._taken(cluster, Role.TRANSFORMER)
+            self._journal.event("transformed", why=why)
+            self._end(Role.TRANSFORMER)
         if not self._workload.consumers:
             return
         if self._workload.consume is Consume.AFTER_HEAL:
             self.workers.start(self._plans(Role.CONSUMER, cluster.wiring()))
             self.workers.go(Role.CONSUMER)
-        why = "everything consumed"
+        self._journal.event("drained", why=self._taken(cluster, Role.CONSUMER))
+        self._journal.event("counts", when="drained", totals=dict(cluster.counts()))
+        self._end(Role.CONSUMER)
 
-        def drained() -> bool:
+    def _taken(self, cluster: Reachable, role: Role) -> str:
+        """Wait, bounded, until the workers of the role have taken everything; whether they have, in words."""
+
+        def taken() -> bool:
             self.look()
-            return cluster.remaining(self.workers.positions()) == 0
+            return cluster.remaining(self.workers.positions(role)) == 0
 
         try:
             wait_until(
-                drained,
-                phases.drain_s,
-                "the consumers to take everything",
-                poll_s=0.2,
-                swallow=(ClusterError,),
+                taken, self._phases.drain_s, f"the {role}s to take everything", poll_s=0.2, swallow=(ClusterError,)
             )
         except WaitTimeout as error:
-            why = str(error)
-        self._journal.event("drained", why=why)
-        self._journal.event("counts", when="drained", totals=dict(cluster.counts()))
-        self.workers.stop(Role.CONSUMER)
-        self.workers.wait_done(Role.CONSUMER, 20.0)
+            return str(error)
+        return "everything consumed"
+
+    def _end(self, role: Role) -> None:
+        self.workers.stop(role)
+        self.workers.wait_done(role, 20.0)
 
     def audit(self, cluster: Reachable) -> None:
         """The fence in every place, and the complete read through it."""
@@ -135,6 +144,21 @@ class Load:
         folder = self._ledger / "audit.0"
         why = read_all(self._library, cluster, cluster.wiring(), fences, folder, self._run_number, audit_s)
         self._journal.event("audit", reader=0, complete=why is None, why=why)
+        if self._workload.transformers:
+            self._audit_output(cluster)
+
+    def _audit_output(self, cluster: Reachable) -> None:
+        """The same of the topic that the transformers wrote to."""
+        wiring, audit_s = cluster.wiring().output, self._phases.audit_s
+        runner = RunnerProducer(
+            self._library, self._ledger / "output-fences", self._run_number, self._workload.size_bytes
+        )
+        try:
+            fences = runner.acknowledge_one_each(wiring, audit_s, "the fence")
+        finally:
+            runner.close()
+        why = read_all(self._library, cluster, wiring, fences, self._ledger / "output.0", self._run_number, audit_s)
+        self._journal.event("output", reader=0, complete=why is None, why=why)
 
     def close(self) -> None:
         """End every worker that is left; idempotent."""
@@ -142,17 +166,20 @@ class Load:
         self._runner.close()
 
     def _plans(self, role: Role, wiring: Wiring) -> list[WorkerPlan]:
-        load = self._workload
-        folder = "sends" if role is Role.PRODUCER else "receipts"
+        count, folder = {
+            Role.PRODUCER: (self._workload.producers, "sends"),
+            Role.CONSUMER: (self._workload.consumers, "receipts"),
+            Role.TRANSFORMER: (self._workload.transformers, "transforms"),
+        }[role]
         return [
             WorkerPlan(
                 role=role,
                 number=number,
                 run_number=self._run_number,
                 wiring=wiring,
-                workload=load,
+                workload=self._workload,
                 folder=str(self._ledger / f"{folder}.{number}"),
                 settle_s=self._phases.settle_s,
             )
-            for number in range(load.producers if role is Role.PRODUCER else load.consumers)
+            for number in range(count)
         ]

@@ -8,7 +8,7 @@ figure is None, never 0. A message is named by (producer, seq). A place is a par
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
@@ -195,6 +195,8 @@ class Workload:
     """most sends of one producer that are handed over and not settled"""
     size_bytes: int = 512
     places: int = 1
+    transformers: int = 0
+    """they read what the producers send and write it on, into a second topic; live"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +260,8 @@ class Node:
     address: str
     """the IP that host and peers reach it at; for `memory` the path of a local socket"""
     role: str = "broker"
+    via: str = ""
+    """host:port that clients reach it at, where a proxy of ours stands between; empty: they go there directly"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,10 +282,18 @@ class Wiring:
     producer: Mapping[str, Value]
     consumer: Mapping[str, Value]
     topic_settings: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Wiring:
+        """The same cluster, with the topic that transformers write to."""
+        return replace(self, topic=f"{self.topic}-out", begins={})
+
     access: Mapping[str, Value] = field(default_factory=dict, repr=False)
     """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""
     begins: Mapping[int, int] = field(default_factory=dict)
     """log: place -> the first position that is the cell's own, 0 where absent; below it is what others wrote"""
+    via: Mapping[str, str] = field(default_factory=dict)
+    """host:port that the broker tells its clients -> where they go instead; for a client that learns addresses so"""
 
 
 class Delivery(NamedTuple):

@@ -18,7 +18,8 @@ _EMBEDDED = "memory"
 def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], None]) -> Cluster:
     """Start all nodes of a cell, each on a fresh disk; raises EngineError, ImageError, ClusterError."""
     broker = cell.profile.broker
-    environment = broker_module(broker).environment(cell.profile, cell.nodes)
+    module = broker_module(broker)
+    environment = module.environment(cell.profile, cell.nodes)
     if broker == _EMBEDDED:
         from mqtest.cluster.memory import MemoryCluster
 
@@ -38,6 +39,7 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
         timeout_s=cell.phases.up_s,
         progress=progress,
         fakes_clock=any(FAULTS[step.action].fakes_clock for step in cell.fault.steps),
+        door=module.DOOR if any(FAULTS[step.action].on_links for step in cell.fault.steps) else None,
     )
 
 

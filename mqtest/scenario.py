@@ -13,7 +13,7 @@ from typing import Any
 
 from mqtest import axes, paths, toml
 from mqtest.brokers import broker_module
-from mqtest.clients import CLIENTS
+from mqtest.clients import CLIENTS, DIRECT
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
 from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Value, Workload
@@ -197,6 +197,11 @@ def _check_settings(settings: Mapping[str, Mapping[str, Value]], path: Path) -> 
                 raise UsageError(f"{at}: {toml.unknown('key', key, list(known))}")
             if isinstance(known[key], str) != isinstance(value, str):
                 raise UsageError(f"{at}.{key}: {value!r} is not of the kind of {known[key]!r}")
+            choices = FAULTS[action].choices.get(key)
+            if choices and value not in choices:
+                raise UsageError(f"{at}.{key}: {toml.unknown(key, str(value), list(choices))}")
+            if not isinstance(value, str) and value < 0:
+                raise UsageError(f"{at}.{key}: must not be negative")
 
 
 def _profile(name: str, where: str) -> Profile:
@@ -223,8 +228,9 @@ def _workload(file: _File, path: Path) -> Workload:
     for key in ("producers", "window", "places"):
         if getattr(load, key) < 1:
             raise UsageError(f"{path}: workload.{key}: must be at least 1")
-    if load.consumers < 0:
-        raise UsageError(f"{path}: workload.consumers: must be at least 0")
+    for key in ("consumers", "transformers"):
+        if getattr(load, key) < 0:
+            raise UsageError(f"{path}: workload.{key}: must be at least 0")
     if load.rate_per_s is None or load.rate_per_s <= 0:
         raise UsageError(f"{path}: workload.rate_per_s: must be above 0 (closed_loop = true sends without a rate)")
     if not 64 <= load.size_bytes <= 1 << 20:
@@ -254,6 +260,8 @@ def _check_pairs(scenario: Scenario) -> None:
 
 def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
     module = broker_module(profile.broker)
+    if arm.workload.transformers and not getattr(module, "PIPELINES", False):
+        raise UsageError(f"{path}: workload.transformers: {profile.broker} has none; allowed: 0")
     allowed = [action for action in FAULTS if action in getattr(module, "FAULTS", FAULTS)]
     targets = [target for target in TARGETS if target not in module.NO_TARGETS]
     for step in fault.steps:
@@ -266,6 +274,8 @@ def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
             raise UsageError(
                 f"{path}: faults: {profile.broker} has no target {step.target!r}; allowed: {', '.join(targets)}"
             )
+        if FAULTS[step.action].on_links and profile.client in DIRECT:
+            raise UsageError(f"{path}: faults: {fault}: {profile.client} goes to the brokers past any proxy")
         if step.target in WORKERS and not _has_workers(step.target, arm.workload):
             raise UsageError(f"{path}: faults: {fault}: while the fault lasts this workload has no {step.target}")
 

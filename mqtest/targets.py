@@ -107,6 +107,7 @@ Target = Callable[[Stand], Names]
 WORKERS: Mapping[str, Role] = {
     "producers": Role.PRODUCER,
     "consumers": Role.CONSUMER,
+    "transformers": Role.TRANSFORMER,
 }
 
 TARGETS: Mapping[str, Target] = {

@@ -1,12 +1,13 @@
 """The verdict of a cell: what was found, held against what the profile promises. Pure; the first rule that holds wins.
 
     broken              foreign, corrupt, phantom or diverging messages, always; and under a fault that `survives`
-                        lists: acked messages lost, or duplicates or disorder beyond the promise
+                        lists: acked messages lost, or duplicates, disorder or outputs beyond the promise
     dead                disks, network and engine whole, yet nodes exited, elected no leader, or stayed out of sync
     unknown             the tool itself failed, or the audit is not complete
     invalid             the fault did not bite, or less was acked than the floor (without acknowledgements: sent without
                         an error): too little to tell
-    lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed
+    lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed; or
+                        outputs of a pipeline lost that nobody promised
     kept                none of these
 A fault that did not bite is judged as no fault (`none`), one that bit in part as what is left of it. What was not
 measured (None) breaks nothing.
@@ -26,7 +27,7 @@ from itertools import permutations
 from typing import Any
 
 from mqtest.fault_log import NO_FAULT, Groups, Part, parts
-from mqtest.model import Duplicates, Order, Promise, Verdict
+from mqtest.model import Duplicates, Order, Output, Promise, Verdict
 
 _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.NONE: ("stored_twice", "redelivered", "redelivered_unflagged"),
@@ -34,9 +35,15 @@ _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.ANY: (),
 }
 """promise -> columns that must be 0"""
+_OUTPUTS: Mapping[Output, Sequence[str]] = {
+    Output.EXACTLY_ONCE: ("output_lost", "output_doubled"),
+    Output.AT_LEAST_ONCE: ("output_lost",),
+    Output.NONE: (),
+}
+"""promise -> columns that must be 0"""
 _WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
 """targets that are the whole cluster where there is one node"""
-_ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence")
+_ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence", "output_phantom")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +145,7 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]
         if facts.promise.order is Order.PLACE and found.get("reordered"):
             faults.append("reordered")
+        faults += [name for name in _OUTPUTS[facts.promise.output] if found.get(name)]
     if not faults:
         return None
     what = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in faults)
@@ -172,10 +180,12 @@ def _invalid(facts: Facts) -> tuple[Verdict, str] | None:
 
 
 def _lost(facts: Facts) -> tuple[Verdict, str] | None:
-    if not facts.found.get("lost" if facts.acknowledged else "not_found"):
-        return None
-    promise = "which the promise does not cover" if facts.acknowledged else "nothing was promised"
-    return Verdict.LOST_AS_DOCUMENTED, f"{_loss_words(facts)} under {facts.fault}, {promise}"
+    if facts.found.get("lost" if facts.acknowledged else "not_found"):
+        promise = "which the promise does not cover" if facts.acknowledged else "nothing was promised"
+        return Verdict.LOST_AS_DOCUMENTED, f"{_loss_words(facts)} under {facts.fault}, {promise}"
+    if outputs := facts.found.get("output_lost"):
+        return Verdict.LOST_AS_DOCUMENTED, f"{outputs} outputs lost under {facts.fault}, which nobody promised"
+    return None
 
 
 def _loss_words(facts: Facts) -> str:

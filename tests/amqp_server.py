@@ -26,6 +26,11 @@ class AmqpServer:
         self.published: list[tuple[str, bytes, int, bool]] = []
         self.consumed: list[tuple[str, Any]] = []
         self.acked: list[tuple[int, bool]] = []
+        self.entered: list[bytes | str] = []
+        """login and virtual host of each connection"""
+        self.no_ack: list[bool] = []
+        self.on_the_way: list[tuple[int, bytes]] = []
+        """(tag, body) of what is delivered just before a consumer is cancelled"""
         self._on_publish = on_publish
         self._silent = silent
         self._refuse = refuse
@@ -114,8 +119,10 @@ class AmqpServer:
         if isinstance(method, spec.Basic.Ack):
             self.acked.append((method.delivery_tag, bool(method.multiple)))
         elif isinstance(method, spec.Connection.StartOk):
+            self.entered.append(method.response)
             self.say(spec.Connection.Tune(2047, 131072, 0), 0)
         elif isinstance(method, spec.Connection.Open):
+            self.entered.append(method.virtual_host)
             self.say(spec.Connection.OpenOk(), 0)
         elif isinstance(method, spec.Connection.Close):
             self.say(spec.Connection.CloseOk(), 0)
@@ -127,7 +134,13 @@ class AmqpServer:
             self.say(spec.Confirm.SelectOk())
         elif isinstance(method, spec.Basic.Qos):
             self.say(spec.Basic.QosOk())
+        elif isinstance(method, spec.Basic.Cancel):
+            for tag, body in self.on_the_way:
+                self.deliver(tag, body)
+            self.on_the_way.clear()
+            self.say(spec.Basic.CancelOk(method.consumer_tag))
         elif isinstance(method, spec.Basic.Consume):
+            self.no_ack.append(bool(method.no_ack))
             self.consumed.append((method.queue, (method.arguments or {}).get("x-stream-offset")))
             if self._refuse is None:
                 self.say(spec.Basic.ConsumeOk(method.consumer_tag))

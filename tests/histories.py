@@ -102,9 +102,12 @@ def write_cell_folder(
     fences: bool = True,
     consume: str = "after-heal",
     places: int = 1,
+    handed: Iterable[Got] = (),
+    outputs: Iterable[Got] | None = None,
     **record: Any,
 ) -> Path:
-    """Write one cell; `events` come on top of the phases, the fault and the audit; `record` overlays cell.json."""
+    """Write one cell; `events` come on top of the phases, the fault and the audit; `record` overlays cell.json.
+    With `outputs` (None: no transformers) the cell is a pipeline that was `handed` some inputs."""
     folder = tmp_path / "cells" / "001-memory-kept-none-1"
     folder.mkdir(parents=True)
     audited = list(audit)
@@ -125,10 +128,15 @@ def write_cell_folder(
         "why": None if complete else "cut off",
     }
     writer = ledger.EventsWriter(ledger.events_path(folder))
-    for event in [*phases(fault=fault != "none"), *happened, *events, ended]:
+    pipeline = [] if outputs is None else [{**ended, "event": "output"}]
+    for event in [*phases(fault=fault != "none"), *happened, *events, ended, *pipeline]:
         writer.write(**event)
     writer.close()
-    ledger.write_cell(folder, _record(kind, fault, consume, places) | record)
+    _write_receipts(folder, "transforms", handed, first_s=3.0)
+    _write_receipts(folder, "output", outputs or (), first_s=46.0)
+    basis = _record(kind, fault, consume, places)
+    basis["workload"]["transformers"] = 0 if outputs is None else 1
+    ledger.write_cell(folder, basis | record)
     return folder
 
 

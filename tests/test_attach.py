@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mqtest import attach, credentials
-from mqtest.attach import Attachment, refuse_used, signs
+from mqtest.attach import Attachment, refuse_used
+from mqtest.audit import eaten
 from mqtest.brokers import memory
 from mqtest.brokers.foreign import Asked, Held, foreign_module, host_ports
 from mqtest.brokers.rabbitmq_foreign import _where
 from mqtest.cli import main
-from mqtest.cli_attach import seconds
+from mqtest.cli_attach import first_interrupt_ends_the_load, seconds
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError, UsageError
 from mqtest.judge import Judgement, judge
 from mqtest.ledger import read_cell
-from mqtest.model import Phases, Verdict, Workload
+from mqtest.lookout import signs
+from mqtest.model import Delivery, Phases, Verdict, Workload
 from mqtest.profile import find_profile
 from mqtest.watch import SilentWatch
+from mqtest.workload.consumer import own
 from tests.memory_rig import Producing
 
 SECRET = "s3cr3t-t0ken-of-the-test"
@@ -86,7 +92,7 @@ def test_their_commands_are_fault_and_heal_and_no_secret_reaches_a_file(theirs: 
 
 
 def test_a_fault_command_that_fails_did_not_bite(theirs: MemoryCluster, tmp_path: Path) -> None:
-    quick = attachment(theirs, fault="exit 3", phases=Phases(warm_up_s=0.1, steady_s=0.2, hold_s=0.1), for_s=0.4)
+    quick = attachment(theirs, fault="exit 3", phases=replace(QUICK, steady_s=0.2, hold_s=0.1), for_s=0.6)
     _, judged = run(quick, tmp_path)
     assert (judged.verdict, judged.row["fault_bit"]) == (Verdict.INVALID, False)
 
@@ -108,8 +114,11 @@ def test_what_others_wrote_is_not_judged_and_the_first_interrupt_ends_the_load(
         producer.await_settled(5)
     with pytest.raises(UsageError, match=r"t: holds 5 messages of others; --yes writes to it all the same"):
         run(attachment(theirs), tmp_path)
-    _, judged = run(attachment(theirs, into_used=True, for_s=None), tmp_path, enough)
+    calm = replace(QUICK, steady_s=60)
+    asked = attachment(theirs, into_used=True, for_s=None, phases=calm, fault=f"touch {tmp_path}/not-any-more")
+    _, judged = run(asked, tmp_path / "results", enough)
     assert judged.row["acked"] > 10
+    assert not (tmp_path / "not-any-more").exists()
     assert (judged.verdict, judged.row["corrupt"], judged.row["foreign"]) == (Verdict.KEPT, 0, 0)
 
 
@@ -119,25 +128,38 @@ def test_a_cluster_that_does_not_answer_leaves_no_folder_and_no_secret(tmp_path:
     assert not (tmp_path / "results").exists()
 
 
+def test_what_stood_there_before_is_not_ours_and_may_be_eaten() -> None:
+    deliveries = [Delivery(place, offset, b"", False) for place, offset in ((0, 4), (0, 5), (1, 0))]
+    assert own(deliveries, {0: 5}) == deliveries[1:]
+    assert own(deliveries, {}) == deliveries
+    assert eaten({0: 5, 1: 0}, {0: 5}) == []
+    assert eaten({0: 6, 1: 1}, {0: 5}) == ["place 0 starts at 6", "place 1 starts at 1"]
+
+
 @pytest.mark.parametrize(
     ("profile", "held", "refused"),
     [
-        ("log-safe", None, False),
-        ("log-safe", Held(0, 7, 0), False),
-        ("log-safe", Held(1, 7, 0), True),
-        ("queue-safe", Held(0, 0, 0), False),
-        ("queue-safe", Held(1, 0, 0), True),
-        ("queue-safe", Held(0, 0, 1), True),
+        ("log-safe", None, ""),
+        ("log-safe", Held(0, 7, 0), ""),
+        ("log-safe", Held(1, 7, 0), "--yes"),
+        ("queue-safe", Held(0, 0, 0), ""),
+        ("queue-safe", Held(1, 0, 0), "a queue of others is not touched"),
+        ("queue-safe", Held(0, 0, 1), "a queue of others is not touched"),
     ],
 )
-def test_a_place_that_is_used_is_refused(profile: str, held: Held | None, refused: bool) -> None:
+def test_a_place_that_is_used_is_refused(profile: str, held: Held | None, refused: str) -> None:
     asked = attachment("@x", profile)
     found = None if held is None else {0: held}
     if not refused:
         refuse_used(asked, found)
         return
-    with pytest.raises(UsageError, match=r"^t: holds"):
+    with pytest.raises(UsageError, match=f"^t: holds .*{refused}"):
         refuse_used(asked, found)
+
+
+def test_replicas_of_a_topic_that_is_there_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^t: is there already; --replicas is for a topic that is made$"):
+        refuse_used(attachment("@x", replicas=3), {0: Held(0, 0, 0)})
 
 
 def alive(*names: str) -> Mapping[str, Any]:
@@ -170,10 +192,10 @@ def test_signs_that_something_happened(events: Sequence[Mapping[str, Any]], expe
 
 def test_credentials_come_from_the_file_and_the_environment_wins(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
-    path.write_text('"sasl.username" = "me"\n"sasl.password" = "of the file"\n', encoding="utf-8")
+    path.write_text('"sasl.username" = "somebody"\n"sasl.password" = "of the file"\n', encoding="utf-8")
     read = credentials.read("kafka", ("sasl.username", "sasl.password"), path, {"MQTEST_KAFKA_SASL_PASSWORD": "of env"})
-    assert dict(read.access) == {"sasl.username": "me", "sasl.password": "of env"}
-    assert read.mask("me: of env, of the file") == "me: ***, of the file"
+    assert dict(read.access) == {"sasl.username": "somebody", "sasl.password": "of env"}
+    assert read.mask("somebody: of env, of the file") == "somebody: ***, of the file"
     assert "of env" not in repr(read)
 
 
@@ -186,6 +208,18 @@ def test_a_key_that_is_none_of_the_client_is_refused_without_its_value(tmp_path:
 
 
 # --- the command
+
+
+def test_the_first_interrupt_ends_the_load_and_the_second_is_one_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    ever = signal.getsignal(signal.SIGINT)
+    with first_interrupt_ends_the_load() as enough:
+        assert not enough.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert enough.is_set()
+        assert "the load ends" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is ever
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
@@ -225,9 +259,11 @@ def test_bad_usage_is_one_line(words: str, line: str, capsys: pytest.CaptureFixt
 def test_the_whole_command_against_a_socket(
     theirs: MemoryCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = f"memory --socket {theirs.nodes[0].address} --for 1s --after 0.2s --results {tmp_path} --plain"
+    words = f"memory --socket {theirs.nodes[0].address} --for 3s --after 0.5s --results {tmp_path} --plain"
     assert main(["attach", *words.split()]) == 0
-    assert "memory/log-safe" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "memory/log-safe" in out
+    assert "Of nobody it was seen that it went away or was broken.\n\nNo second without an acknowledgement.\n" in out
     (run_dir,) = [path for path in tmp_path.iterdir() if "attach-memory" in path.name]
     assert json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["planned"] == ["001-attached-memory-log-safe"]
     cell = run_dir / "cells" / "001-attached-memory-log-safe"

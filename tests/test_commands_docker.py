@@ -10,7 +10,14 @@ from pathlib import Path
 import docker
 import pytest
 
+from mqtest.ledger import events_path, load_events, load_sends, sends_folders
+from mqtest.model import RUNNER, Outcome
+
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+SILENCE_GRACE_NS = 250_000_000
+SPREAD_MS = 50
+"""on any machine, however busy; what it is on a quiet one shows test_cluster_docker.py"""
 
 
 def mqtest(folder: Path, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
@@ -43,6 +50,23 @@ def test_first_look_shows_who_loses(tmp_path: Path) -> None:
         assert found[f"{profile}/power-cut:all"] == ("kept", 0), found
     assert done.returncode == 0
     assert "rabbitmq/quorum" in done.stdout
+    cells = list(tmp_path.glob("results/*/cells/*"))
+    assert len(cells) == 6
+    for folder in cells:
+        assert_one_power_cut(folder)
+
+
+def assert_one_power_cut(folder: Path) -> None:
+    """All nodes went together, and nothing that they said settled later than silence + 250 ms, until the heal."""
+    events = [e for e in load_events(events_path(folder)) if e["event"] == "fault"]
+    cut = next(e for e in events if e["step"] == "injected")["detail"]
+    heal_ns = next(e for e in events if e["step"] == "heal")["t_ns"]
+    assert cut["spread_ms"] < SPREAD_MS, folder.name
+    for number, sends in sends_folders(folder).items():
+        if number != RUNNER:
+            columns = load_sends(sends)
+            acked = columns["settled_ns"][columns["outcome"] == Outcome.ACKED]
+            assert not ((acked > cut["silence_ns"] + SILENCE_GRACE_NS) & (acked < heal_ns)).any()
 
 
 def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:
@@ -57,16 +81,33 @@ def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-def test_up_and_down(tmp_path: Path) -> None:
+def test_up_attach_and_down(tmp_path: Path) -> None:
     done = mqtest(tmp_path, "up", "kafka/acks-all")  # mqtest up kafka/acks-all
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["kafka-1", "kafka-2", "kafka-3"]
+    nodes = [line.split() for line in done.stdout.splitlines()[:3]]
+    assert [name for name, _address, _role in nodes] == ["kafka-1", "kafka-2", "kafka-3"]
+    attach(tmp_path, ",".join(f"{address}:9092" for _name, address, _role in nodes))
     down = mqtest(tmp_path, "down")  # mqtest down
     assert down.returncode == 0, down.stderr
     client = docker.from_env()
     assert client.containers.list(all=True, filters={"label": "mqtest.run"}) == []
     client.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def attach(folder: Path, at: str) -> None:
+    """Somebody kills a node of theirs and starts it again, by commands of their own."""
+    client = docker.from_env()
+    labels = ["mqtest.run", "com.docker.compose.service=kafka-1"]
+    (node,) = client.containers.list(filters={"label": labels})
+    client.close()
+    commands = ("--fault", f"docker kill {node.id}", "--heal", f"docker start {node.id}")
+    times = ("--after", "3s", "--hold", "3s", "--for", "8s")
+    done = mqtest(folder, "attach", "kafka", "--bootstrap", at, *commands, *times)  # mqtest attach kafka --bootstrap
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(folder)["kafka/acks-all/attached"]
+    assert (found["verdict"], found["lost"], found["fault_bit"]) == ("kept", "0", "true")
+    assert int(found["acked"]) > 500
 
 
 def test_the_doctor_proves_the_power_cut(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_a_power_cut_is_proven_only_by_what_was_forgotten(forgets: bool, evidenc
             {"dropped": 17},
             ["isolate a-2 out from a-1 a-3 ns-1 as 0", "rejoin 0"],
         ),
+        ("partition-bridge", {}, {}, {"dropped": 17}, ["isolate a-2 both from a-3 ns-1 as 0", "rejoin 0"]),
         ("partition-clients", {}, {}, {"dropped": 17}, ["isolate a-2 both from host as 0", "rejoin 0"]),
         ("packet-loss", {"percent": 5}, {}, {"dropped": 9}, ["lose a-2 5.0 0", "keep 0"]),
         ("disk-full", {}, {"probe": "ENOSPC"}, {"probe": "ENOSPC"}, ["fill a-2", "free a-2", "start a-2"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from pika import spec
@@ -202,6 +203,22 @@ def test_producers_begin_at_the_first_address_and_go_round(number: int, epoch: i
         assert [len(one.published), len(two.published)] == [int(chosen == 0), int(chosen == 1)]
 
 
+@pytest.mark.parametrize(
+    ("access", "entered"),
+    [({}, [b"\0guest\0guest", "/"]), ({"username": "me", "password": "pw", "vhost": "v"}, [b"\0me\0pw", "v"])],
+)
+def test_login_and_virtual_host(access: Mapping[str, Value], entered: list[bytes | str]) -> None:
+    with amqp_server() as server:
+        producer, _ = opened(replace(wiring(server.address), access=access))
+        producer.close(1)
+        assert server.entered == entered
+
+
+def test_a_certificate_that_cannot_be_read_is_told() -> None:
+    with amqp_server() as server, pytest.raises(ClientError, match=r"TLS: the certificates cannot be used: .*No such"):
+        opened(replace(wiring(server.address), access={"ca_file": "/absent.pem"}))
+
+
 def test_unknown_setting_is_named() -> None:
     with pytest.raises(ClientError, match=r"producer\.mandatry: no such setting"):
         opened(wiring("127.0.0.1:1", producer={"mandatry": True}))
@@ -232,6 +249,31 @@ def test_queue_consumer_acknowledges_what_poll_returned_and_no_more() -> None:
         consumer.close(1)
     assert server.acked == [(2, True)]
     assert server.consumed == [("t-0", None), ("t-1", None)]
+
+
+def test_auto_ack_acknowledges_nothing_and_keeps_what_comes_while_it_closes() -> None:
+    with amqp_server() as server:
+        given = replace(wiring(server.address), consumer={"auto_ack": True})
+        consumer = open_consumer(given, 0, 0, 1)
+        server.deliver(1, body(4))
+        assert take(consumer, 1) == [Delivery(0, 1, body(4), False)]
+        consumer.ack()
+        server.on_the_way = [(2, body(5)), (3, body(6))]
+        consumer.close(5)
+        assert consumer.late == [Delivery(0, 2, body(5), False), Delivery(0, 3, body(6), False)]
+        reader = open_reader(given, [0])
+        reader.close(1)
+    assert (server.acked, server.no_ack) == ([], [True, False])
+
+
+def test_auto_ack_keeps_what_had_come_over_a_connection_that_is_lost() -> None:
+    with amqp_server() as server:
+        consumer = open_consumer(replace(wiring(server.address), consumer={"auto_ack": True}), 0, 0, 1)
+        server.deliver(1, body(4))
+        server.drop()
+        wait_until(lambda: consumer._link.step(0.1) or consumer.failed, 5, "the loss to be told")
+        consumer.close(0.5)
+    assert consumer.late == [Delivery(0, 1, body(4), False)]
 
 
 def test_stream_consumer_goes_on_behind_what_it_acknowledged() -> None:

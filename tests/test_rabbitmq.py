@@ -27,6 +27,7 @@ from mqtest.cluster.locks import RunLock
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
 from mqtest.model import Node, Profile, Value
 from mqtest.profile import find_profile, image_version, load_profiles
+from mqtest.verdict import covers
 
 PREFIX = f"127.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 """loopback, as the ports are fixed and other tests may run beside these"""
@@ -69,11 +70,25 @@ def test_setting_that_rabbitmq_would_take_and_ignore_is_refused(
         rabbitmq.environment(profile(**tables), 3)
 
 
+FAULTS = ("kill:leader", "kill:all", "kill:consumers", "power-cut:leader", "power-cut:all")
+
+
 def test_shipped_profiles_are_sound() -> None:
     profiles = load_profiles("rabbitmq")
-    assert list(profiles) == ["classic", "quorum", "stream"]
     for shipped in profiles.values():
         assert rabbitmq.environment(shipped, 3)["MQTEST_NODES"] == "3"
+    survives = {name: {f for f in FAULTS if covers(p.promise, f, 3)} for name, p in profiles.items()}
+    assert survives == {
+        "classic": {"kill:leader", "kill:all", "kill:consumers"},
+        "classic-volatile": {"kill:consumers"},
+        "classic-blind": set(),
+        "quorum": set(FAULTS),
+        "quorum-no-fsync": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
+        "quorum-auto-ack": set(),
+        "quorum-strict": set(FAULTS),
+        "stream": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
+    }
+    assert {name for name, p in profiles.items() if not p.acknowledged} == {"classic-blind"}
 
 
 LOG = """\

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "mqtest run first-look": (_TESTS, "# mqtest run first-look"),
     "mqtest run live": (_TESTS, "# mqtest run live"),
     "mqtest up kafka/acks-all": (_TESTS, "# mqtest up kafka/acks-all"),
+    "mqtest attach kafka --bootstrap HOST:PORT": (_TESTS, "# mqtest attach kafka --bootstrap"),
     "mqtest down": (_TESTS, "# mqtest down"),
     "mqtest run durability": (_NIGHTLY, "scenario: durability"),
     "mqtest run chaos": (_NIGHTLY, "scenario: chaos"),
@@ -46,6 +47,12 @@ def commands() -> set[str]:
 
 def test_no_command_is_left_out() -> None:
     assert commands() == {*HERE, *ELSEWHERE}
+
+
+def test_every_scenario_that_ships_stands_in_the_table_with_its_cells() -> None:
+    table = re.findall(r"^\| `([a-z-]+)` \| .+ \| (\d+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    heads = {path.stem: path.read_text().split()[1] for path in (ROOT / "scenarios").glob("*.toml")}
+    assert dict(table) == heads
 
 
 @pytest.mark.parametrize(("file", "words"), ELSEWHERE.values(), ids=ELSEWHERE)

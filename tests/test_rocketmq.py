@@ -16,12 +16,14 @@ import msgspec
 import pytest
 
 from mqtest.body import decode, encode
-from mqtest.brokers import rocketmq
+from mqtest.brokers import rocketmq, rocketmq_static
 from mqtest.brokers.rocketmq import BROKER_PORT, CONTROLLER_PORT, NAME_SERVER_PORT
+from mqtest.clients.rocketmq_codec import Frame, Header
 from mqtest.clock import NS_PER_S, now_ns, wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError
 from mqtest.model import Node, Outcome, Profile, Value
 from mqtest.profile import find_profile, load_profiles
+from mqtest.verdict import covers
 from tests.rocketmq_server import Asked, Server, answer
 
 PREFIX = f"127.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
@@ -61,13 +63,56 @@ def test_more_replicas_than_nodes_is_refused() -> None:
 
 
 def test_every_shipped_profile_is_plain_about_what_it_survives() -> None:
-    promises = {name: set(profile.promise.survives) for name, profile in load_profiles("rocketmq").items()}
-    assert {name for name, faults in promises.items() if "kill:leader" in faults} == {
-        "sync-flush-all-ack",
-        "sync-flush-all-ack-native",
+    faults = ("kill:follower", "kill:leader", "kill:all", "power-cut:leader", "power-cut:all")
+    survives = {
+        name: {f for f in faults if covers(profile.promise, f, 3)}
+        for name, profile in load_profiles("rocketmq").items()
     }
-    assert not any("power-cut:all" in faults for faults in promises.values())
-    assert all("none" in faults for faults in promises.values())
+    none, all_ack = {"kill:follower"}, {"kill:follower", "kill:leader", "kill:all", "power-cut:leader"}
+    assert survives == {
+        "async-flush": none,
+        "transient-pool": none,
+        "sync-flush": none,
+        "async-flush-two-ack": none,
+        "async-flush-all-ack": all_ack,
+        "sync-flush-all-ack": all_ack,
+        "sync-flush-all-ack-min-3": all_ack,
+        "static-master": {"kill:follower", "kill:leader", "kill:all"},
+        "async-flush-native": none,
+        "sync-flush-all-ack-native": all_ack,
+    }
+
+
+# --- a static group
+
+
+STATIC = find_profile("rocketmq/static-master")
+
+
+@pytest.mark.parametrize(
+    ("behind", "in_sync", "dead"),
+    [
+        ({2: 0, 3: rocketmq_static.LEVEL_BYTES}, [1, 2, 3], []),
+        ({2: 0, 3: rocketmq_static.LEVEL_BYTES + 1}, [1, 2], []),
+        ({3: 0}, [1, 3], [2]),
+        ({}, [1], [2, 3]),
+    ],
+)
+def test_a_static_group_is_what_its_master_says(behind: Mapping[int, int], in_sync: list[int], dead: list[int]) -> None:
+    assert rocketmq_static.asked(STATIC)
+    assert not rocketmq_static.asked(SAFE)
+    connections = [{"addr": f"{PREFIX}.1{i}:40000", "diff": gap, "inSync": True} for i, gap in behind.items()]
+    status = Frame(Header(0, 1), json.dumps({"master": True, "haConnectionInfo": connections}).encode())
+    group = rocketmq_static.replicas([address(i) for i in (1, 2, 3)], lambda *_: status)
+    assert group["masterAddress"] == address(1)
+    assert [r["brokerAddress"] for r in group["inSyncReplicas"]] == [address(i) for i in in_sync]
+    assert [r["brokerAddress"] for r in group["notInSyncReplicas"] if not r["alive"]] == [address(i) for i in dead]
+
+
+def test_a_static_group_without_its_master_has_no_leader_and_never_a_controller() -> None:
+    with closing(rocketmq.connect(STATIC, NODES, 1)) as broker:  # nobody listens
+        assert broker.leader(0) is None
+        assert broker.controller() is None
 
 
 # --- a scripted cluster
@@ -82,6 +127,7 @@ class Words:
     dead: set[int] = field(default_factory=set)
     controller_leads: bool = True
     elections: int = 0
+    joins_when_told: bool = False
     elections_in_vain: int = 0
     topic_on: set[int] = field(default_factory=lambda: {1, 2, 3})
     routed: int = 1
@@ -120,6 +166,8 @@ class Words:
             if number not in self.topic_on:
                 return answer(asked, 17, remark="No topic in this broker")
             return answer(asked, body=json.dumps(self.topic).encode())
+        if asked.code == 906 and self.joins_when_told:
+            self.in_sync = self.in_sync | {number}
         if asked.code == 310:
             self.ends = {**self.ends, "0": self.ends["0"] + 1}
         if asked.code == 30:
@@ -210,12 +258,12 @@ def test_unreachable_controller_is_an_error(scripted: Scripted) -> None:
         scripted.broker.leader(0)
 
 
-def test_topic_is_made_at_the_master_with_all_places(scripted: Scripted) -> None:
-    scripted.words.master = scripted.words.routed = 2
+def test_topic_is_made_at_each_broker_with_all_places(scripted: Scripted) -> None:
     scripted.broker.create_places()
-    made = scripted.servers[3].of(17)[0].fields
-    assert (made["topic"], made["readQueueNums"], made["writeQueueNums"]) == ("mqtest", "2", "2")
-    assert scripted.servers[2].of(17) == []
+    for broker in scripted.servers[2:]:
+        made = {asked.fields["topic"]: asked.fields for asked in broker.of(17)}
+        assert set(made) == {"mqtest", "mqtest-first-epoch"}
+        assert (made["mqtest"]["readQueueNums"], made["mqtest"]["writeQueueNums"]) == ("2", "2")
 
 
 def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> None:
@@ -227,7 +275,29 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
     (elected,) = scripted.servers[0].of(1002)
     assert (elected.fields["brokerId"], elected.fields["designateElect"]) == ("1", "true")
     assert scripted.broker.leader(0) == "rocketmq-1"
-    assert scripted.servers[3].of(17)[-1].fields["topic"] == "mqtest-first-epoch"
+
+
+def test_slaves_are_told_where_to_replicate_from_while_the_group_forms_and_never_again(scripted: Scripted) -> None:
+    scripted.words.in_sync, scripted.words.joins_when_told = {1}, True
+    scripted.broker.create_places()
+    for slave in scripted.servers[3:]:
+        told = slave.of(906)[0].fields
+        assert told == {"masterAddress": address(1), "masterHaAddress": f"{PREFIX}.11:10912"}
+    assert scripted.servers[2].of(906) == []
+    scripted.words.in_sync = {1}
+    with pytest.raises(ClusterError, match="in the SyncStateSet"):
+        scripted.broker.await_ready(0.2)
+    assert len(scripted.servers[4].of(906)) == 1
+
+
+def test_slaves_are_not_told_before_the_master_is_registered(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rocketmq, "_READY_S", 0.2)
+    scripted.words.in_sync, scripted.words.routed = {1}, 2
+    with pytest.raises(ClusterError, match="in the SyncStateSet"):
+        scripted.broker.create_places()
+    assert [server.of(906) for server in scripted.servers] == [[]] * 5
 
 
 @pytest.mark.parametrize(("in_vain", "elections"), [(0, 1), (2, 3)])

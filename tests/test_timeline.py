@@ -66,8 +66,15 @@ def test_gaps_of_two_places_that_overlap_are_one_outage(tmp_path: Path) -> None:
     assert times(found(cell(tmp_path, [*one, *other], audit=audit, places=2))) == [(9.91, 15.01, 2)]
 
 
+def test_a_gap_within_that_of_another_place_does_not_end_it(tmp_path: Path) -> None:
+    one = acked([*range(100), *range(150, 300)])
+    other = acked([*range(110), *range(130, 300)], producer=1, place=1, offset=-1)
+    audit = [*(Got(s.seq) for s in one), *(Got(s.seq, producer=1, place=1) for s in other)]
+    assert times(found(cell(tmp_path, [*one, *other], audit=audit, places=2))) == [(9.91, 15.01, 2)]
+
+
 def test_a_redelivery_is_of_the_last_outage_that_began_before_it(tmp_path: Path) -> None:
-    read = [Got(1, received_s=5), Got(1, received_s=6), Got(2, received_s=7), Got(2, received_s=15)]
+    read = [Got(1, received_s=5), Got(1, received_s=6), Got(2, received_s=7), Got(2, received_s=9.91)]
     seen = found(cell(tmp_path, acked(GAP), receipts=[*read, Got(2, received_s=25)], consume="live"))
     assert [i.counts.redelivered for i in seen.outages] == [1, 1]
     assert seen.outside.redelivered == 1
@@ -98,13 +105,14 @@ def test_a_member_that_was_away(tmp_path: Path) -> None:
     def alive(seconds: float, *names: str) -> dict[str, Any]:
         return {"t_ns": at(seconds), "event": "members", "alive": list(names), "since_ns": at(seconds - 1)}
 
-    events = [alive(1, "a", "b"), alive(11, "b"), alive(14, "a", "b"), alive(20.5, "a")]
+    events = [alive(1, "a", "b"), alive(4, "a"), alive(5, "a", "b")]
+    events += [alive(11, "b"), alive(14, "a", "b"), alive(20.5, "a")]
     seen = found(cell(tmp_path, acked(GAP), events=events))
     told = [
         (s.what, seen.clock.seconds(s.began_ns), s.ended_ns and seen.clock.seconds(s.ended_ns), round(s.gap_s or 0, 1))
         for s in seen.stretches
     ]
-    assert told == [("a away", 10, 14, 3.1), ("b away", 19.5, None, 2.6)]
+    assert told == [("b away", 3, 5, 0.1), ("a away", 10, 14, 3.1), ("b away", 19.5, None, 2.6)]
 
 
 def test_a_time_in_which_nobody_answered_tells_nothing_of_each(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 from mqtest.errors import UsageError
@@ -27,6 +28,10 @@ class Reachable(Protocol):
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages that consumers have still to get. Log: end positions beyond `positions` (place -> last offset
         read, absent: nothing read). Queue: ready + unacknowledged, `positions` ignored."""
+
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """Log: place -> what the cell's group has committed there (the next position to read), and the end of the log.
+        Places where nothing is committed are left out; empty where the broker keeps no such positions."""
 
     def counts(self) -> Mapping[str, int]:
         """Queue: the broker's own numbers, over all places: `ready` and `unacked`, as old as its last tick; and
@@ -67,11 +72,22 @@ class Broker(Reachable, Protocol):
         controller). None while there is none, and for a broker that has none or does not tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a node waits for clients that come through a proxy."""
+
+    port: int
+    greeting: bytes
+    """what a client may say first; every node answers it at once, whatever it leads"""
+
+
 class BrokerModule(Protocol):
     """A module of this package."""
 
     NO_TARGETS: Sequence[str]
     """of targets.TARGETS"""
+    DOOR: Door
+    """absent where no proxy can stand between"""
 
     def environment(self, profile: Profile, nodes: int) -> Mapping[str, str]:
         """Variables for compose.yaml that carry the profile's settings."""

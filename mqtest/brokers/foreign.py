@@ -84,8 +84,6 @@ class Foreign(Reachable, Protocol):
 class ForeignModule(Protocol):
     """A module `<broker>_foreign`."""
 
-    OPTION: str
-    """how its users call an address: `--bootstrap`"""
     PROFILE: str
     """the profile that is taken when none is named: the safest that promises nothing of the nodes' own settings"""
     ACCESS: Sequence[str]

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not mark what it exports again
     AdminClient,
     ConfigResource,
@@ -27,7 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     ResourceType,
 )
 
-from mqtest.brokers import TOPIC
+from mqtest.brokers import TOPIC, Door
 from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
 from mqtest.clients import library_settings
 from mqtest.clock import wait_until
@@ -37,6 +37,10 @@ from mqtest.model import Node, Profile, Value, Wiring
 T = TypeVar("T")
 
 NO_TARGETS: Sequence[str] = ()
+DOOR: Final = Door(9094, b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff")
+"""the listener that tells clients the addresses of the proxies (compose.yaml); ApiVersions, version 0"""
+PIPELINES = True
+"""`create_output` here, and `open_transformer` in its client"""
 BRING_UP_S = 10.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -93,20 +97,25 @@ class Kafka:
 
     def create_places(self) -> None:
         """Make the topic; raises SettingError when Kafka refuses one of the profile's topic settings."""
+        self._create(TOPIC)
+
+    def create_output(self) -> None:
+        """Make the topic that transformers write to, like the other one."""
+        self._create(self.wiring().output.topic)
+
+    def _create(self, name: str) -> None:
         asked = self._topic_settings()
-        topic = NewTopic(TOPIC, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
+        topic = NewTopic(name, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
         with self._admin("create the topic") as admin:
             made = admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S)
             try:
-                made[TOPIC].result(ADMIN_TIMEOUT_S + 1)
+                made[name].result(ADMIN_TIMEOUT_S + 1)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.INVALID_CONFIG:
                     raise
                 said = error.args[0].str()
-                name = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
-                raise SettingError(
-                    f"topic.{name} = {asked.get(name, '…')} did not take: Kafka says {said!r}"
-                ) from error
+                key = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
+                raise SettingError(f"topic.{key} = {asked.get(key, '…')} did not take: Kafka says {said!r}") from error
 
     def await_ready(self, timeout_s: float) -> None:
         """Until every node sees every node alive, and all agree on the leaders of all partitions, with every replica
@@ -152,6 +161,15 @@ class Kafka:
         node = self._nodes.get(max(told, key=lambda t: t[1])[0]) if told else None
         return node.name if node else None
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """As the group's coordinator says; the end is the high watermark."""
+        with self._admin("read the committed positions") as admin:
+            group = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(TOPIC, p) for p in range(self._places)])
+            (asked,) = admin.list_consumer_group_offsets([group], request_timeout=ADMIN_TIMEOUT_S).values()
+            told = {p.partition: p.offset for p in asked.result().topic_partitions if p.offset >= 0 and not p.error}
+            ends = positions_of(admin, TOPIC, list(told), end=True) if told else {}
+        return {place: (offset, ends[place]) for place, offset in told.items()}
+
     def counts(self) -> Mapping[str, int]:
         """A log has none."""
         return {}
@@ -170,7 +188,7 @@ class Kafka:
             client=profile.client,
             kind=profile.kind,
             acknowledged=profile.acknowledged,
-            addresses=self._addresses(),
+            addresses=tuple(n.via or f"{n.address}:{PORT}" for n in self._nodes.values()),
             topic=TOPIC,
             places=self._places,
             group=GROUP,

@@ -18,7 +18,6 @@ from mqtest.brokers.kafka import ADMIN_TIMEOUT_S, DECISIVE, admin_client, descri
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Wiring
 
-OPTION: Final = "--bootstrap"
 PROFILE: Final = "acks-all"
 ACCESS: Final = (
     *("security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"),
@@ -101,7 +100,8 @@ class KafkaForeign:
         except KafkaException:
             return Members((), None)
         names = {number: f"{node.host}:{node.port}" for number, node in seen.brokers.items()}
-        place = seen.topics[self._asked.topic].partitions.get(0)
+        topic = seen.topics.get(self._asked.topic)
+        place = topic.partitions.get(0) if topic else None
         return Members(tuple(sorted(names.values())), names.get(place.leader) if place else None)
 
     def not_whole(self) -> str | None:

@@ -90,6 +90,10 @@ class MemoryBroker:
         """See Broker: nobody is elected."""
         return None
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """See Broker: it keeps none."""
+        return {}
+
     def counts(self) -> Mapping[str, int]:
         """See Broker."""
         if self._profile.kind is Kind.LOG:

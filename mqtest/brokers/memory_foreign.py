@@ -10,7 +10,6 @@ from mqtest.clients import ClientError, memory_wire
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Kind, Wiring
 
-OPTION = "--socket"
 PROFILE = "log-safe"
 ACCESS = ("token",)
 """nobody asks for it: there so that the way of a secret can be tested"""

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import requests
 
-from mqtest.brokers import TOPIC
+from mqtest.brokers import TOPIC, Door
 from mqtest.brokers.rabbitmq_stream import stream_stats
 from mqtest.clients import ClientError
 from mqtest.clients.pika_link import PASSWORD, USER, Link
@@ -34,6 +34,7 @@ BRING_UP_S = 9.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
 AMQP_PORT: Final = 5672
+DOOR: Final = Door(AMQP_PORT, b"AMQP\0\0\x09\x01")
 MANAGEMENT_PORT: Final = 15672
 STREAM_PORT: Final = 5552
 GROUP: Final = "mqtest"
@@ -170,6 +171,10 @@ class RabbitmqBroker:
         """See Broker: the leader of the metadata store is told by no API, only by a command on a node."""
         return None
 
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        """See Broker: consumers of a stream keep their positions themselves."""
+        return {}
+
     def counts(self) -> Mapping[str, int]:
         """See Broker. `published` and `delivered` come out of the statistics, which are up to 5 s old."""
         found: Counter[str] = Counter()
@@ -194,7 +199,7 @@ class RabbitmqBroker:
             client=self._profile.client,
             kind=self._profile.kind,
             acknowledged=self._profile.acknowledged,
-            addresses=tuple(f"{node.address}:{AMQP_PORT}" for node in nodes),
+            addresses=tuple(node.via or f"{node.address}:{AMQP_PORT}" for node in nodes),
             topic=TOPIC,
             places=len(self._queues),
             group=GROUP,

@@ -25,7 +25,6 @@ from mqtest.clients.pika_link import Link
 from mqtest.errors import ClusterError, SettingError, UsageError
 from mqtest.model import Kind, Wiring
 
-OPTION: Final = "--url"
 PROFILE: Final = "quorum"
 _MANAGEMENT: Final = "management_url"
 ACCESS: Final = (*pika_link.ACCESS, _MANAGEMENT)

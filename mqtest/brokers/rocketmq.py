@@ -1,12 +1,9 @@
-"""RocketMQ: one broker group in controller mode, asked over its own remoting protocol.
+"""RocketMQ: one broker group, in controller mode or static (rocketmq_static.py), asked over its remoting protocol.
 
 The controller (in the name server) says who is master and which replicas are in sync (its SyncStateSet); each
 broker says what it was configured with and which topics it knows. Rules:
 - Ready = the SyncStateSet holds every replica, every replica knows the topic, and the name server routes to the
-  controller's master. Slaves copy topics only every 10 s, so the topic is made as soon as there is a master: a
-  master killed before that leaves a new one that does not know the topic, for good.
-- A broker hands a key that it does not know back as it stood in its file. So settings go in spelt as the broker
-  itself never would (`+2`, `TRUE`, a trailing space): what comes back in the plain spelling was understood.
+  controller's master. Slaves copy topics only every 10 s, so the topic is made at each broker.
 """
 
 from __future__ import annotations
@@ -15,11 +12,22 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from mqtest.brokers import TOPIC
-from mqtest.clients import ClientError, rocketmq_native, rocketmq_wire
-from mqtest.clients.rocketmq_codec import Frame, Request
+from mqtest.brokers import TOPIC, Door, rocketmq_static
+from mqtest.brokers.rocketmq_settings import (
+    PLAIN_TOPIC,
+    TELLING,
+    check_client,
+    check_taken,
+    plain,
+    spelt,
+    topic_fields,
+    topic_request,
+)
+from mqtest.clients import ClientError
+from mqtest.clients.rocketmq_codec import Frame, Request, request
 from mqtest.clients.rocketmq_link import AnswerError, Link
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
@@ -29,6 +37,7 @@ NO_TARGETS: Final = ()
 BRING_UP_S = 25.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
+CONSUMER_GROUP: Final = "mqtest-consumers"
 GROUP: Final = "mqtest-group"
 """brokerName in compose.yaml; it may not be the topic's name, which a broker keeps for itself"""
 CLUSTER: Final = "mqtest-cluster"
@@ -36,6 +45,9 @@ CLUSTER: Final = "mqtest-cluster"
 NAME_SERVER_PORT: Final = 9876
 CONTROLLER_PORT: Final = 9878
 BROKER_PORT: Final = 10911
+DOOR: Final = Door(BROKER_PORT, request(Request.GET_MAX_OFFSET, 1, {"topic": TOPIC, "queueId": "0"}))
+"""a node that is not the master refuses it, and that is an answer too"""
+HA_PORT: Final = 10912
 
 _CALL_S: Final = 2.0
 WRITE_S: Final = 20.0
@@ -45,23 +57,6 @@ _JOIN_S: Final = 15.0
 """all replicas are in sync 4 to 10 s after an election, or not at all"""
 _ELECTIONS: Final = 5
 _EPOCH_TOPIC: Final = "mqtest-first-epoch"
-_PLAIN_TOPIC: Final = {"perm": "6", "order": "false", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0"}
-_TOPIC_FIELDS: Final = ("perm", "order", "topicFilterType", "topicSysFlag")
-"""Keys of a profile's `topic` table that are fields of a topic; every other one is an attribute (`message.type`)."""
-TELLING: Final = (
-    "flushDiskType",
-    "flushIntervalCommitLog",
-    "allAckInSyncStateSet",
-    "inSyncReplicas",
-    "minInSyncReplicas",
-    "transientStorePoolEnable",
-    "haMaxTimeSlaveNotCatchup",
-    "controllerHeartBeatTimeoutMills",
-    "sendMessageThreadPoolNums",
-    "slaveTimeout",
-    "syncFlushTimeout",
-)
-"""Broker settings that every result states, asked for or not."""
 
 
 def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
@@ -71,21 +66,7 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     for key in ("inSyncReplicas", "minInSyncReplicas"):
         if int(settings.get(key, 1)) > nodes:
             raise UsageError(f"profile {profile.path}: broker.{key} = {settings[key]} needs more than {nodes} node(s)")
-    return {"MQTEST_SETTINGS": "".join(f"{key}={_spelt(value)}\n" for key, value in settings.items())}
-
-
-def _plain(value: Value) -> str:
-    """A setting as the broker writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _spelt(value: Value) -> str:
-    """The same in a spelling that the broker reads, but never writes itself."""
-    if isinstance(value, bool):
-        return str(value).upper()
-    if isinstance(value, int | float):
-        return f"-0{abs(value)}" if value < 0 else f"+{value}"
-    return f"{value} "
+    return {"MQTEST_SETTINGS": "".join(f"{key}={spelt(value)}\n" for key, value in settings.items())}
 
 
 class RocketMQ:
@@ -96,6 +77,7 @@ class RocketMQ:
         self._places = places
         self._coordinators = [node for node in nodes if node.role == "coordinator"]
         self._brokers = {f"{node.address}:{BROKER_PORT}": node for node in nodes if node.role == "broker"}
+        self._static = rocketmq_static.asked(profile)
         self._links: dict[str, Link] = {}
 
     def _call(
@@ -152,7 +134,10 @@ class RocketMQ:
         return self._call(leader, code, fields, body)
 
     def _replicas(self) -> Mapping[str, Any]:
-        """The controller's view of the group: masterAddress, inSyncReplicas, notInSyncReplicas. Raises ClusterError."""
+        """The controller's view of the group, or in a static group the master's, in the same words: masterAddress,
+        inSyncReplicas, notInSyncReplicas. Raises ClusterError."""
+        if self._static:
+            return rocketmq_static.replicas(tuple(self._brokers), self._call)
         answer = self._ask_controller(Request.CONTROLLER_GET_SYNC_STATE, body=json.dumps([GROUP]).encode())
         try:
             return dict(json.loads(answer.body)["replicasInfoTable"].get(GROUP, {}))
@@ -180,17 +165,19 @@ class RocketMQ:
 
     def create_places(self) -> None:
         self._create_topic(TOPIC, self._places, topic_fields(self._profile.settings.get("topic", {})))
-        if len(self._brokers) > 1:
+        if len(self._brokers) > 1 and not self._static:
             self._leave_first_epoch()
 
     def _create_topic(self, name: str, queues: int, fields: Mapping[str, str]) -> None:
+        """Make a topic at each broker: slaves would copy it only within 10 to 13 s."""
         asked = topic_request(name, queues, fields)
-        wait_until(  # a broker can be master by the controller's word before it listens
-            lambda: self._call(self._master(), Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=WRITE_S),
-            _READY_S,
-            f"the master to take the topic {name}",
-            swallow=(ClusterError,),
-        )
+        for address, node in self._brokers.items():
+            wait_until(  # a broker can be known to the controller before it listens
+                partial(self._call, address, Request.UPDATE_AND_CREATE_TOPIC, asked, timeout_s=WRITE_S),
+                _READY_S,
+                f"{node.name} to take the topic {name}",
+                swallow=(ClusterError,),
+            )
 
     def _leave_first_epoch(self) -> None:
         """Store a message, in a topic of its own, and have another broker elected; until all are in sync again.
@@ -199,21 +186,36 @@ class RocketMQ:
         replaces that epoch's start in its epoch file by its current end (AutoSwitchHAService.changeToMaster). Slaves
         look for a common epoch with the same start; in the first epoch of a group there is none, and they never join
         again ("Failed to find a consistent point"). A group with one election behind it is safe. Seen on 5.5.0, as
-        was this: in one of four such elections the third broker asks the name server for the master too early, goes
-        on replicating from the old one, which lives, and never joins; another election ends that.
+        was this: now and then the third broker asks the name server for the master too early, goes on replicating
+        from the old one, which lives, and never joins; another election ends that.
         """
-        self.await_ready(_READY_S)
+        self._create_topic(_EPOCH_TOPIC, 1, PLAIN_TOPIC)
+        self._await("all replicas in sync, with the topic", self._unready_yet, _READY_S)
         for _ in range(_ELECTIONS):
             self._elect_another()
             with suppress(ClusterError):
-                self.await_ready(_JOIN_S)
+                self._await("all replicas in sync, with the topic", self._unready_yet, _JOIN_S)
                 return
         raise ClusterError(f"rocketmq: not all brokers were in sync after any of {_ELECTIONS} elections")
+
+    def _unready_yet(self) -> str | None:
+        """What is missing while the group forms. Slaves that are not in sync are told where the master replicates
+        from, as brokers tell each other; by themselves they ask the name server, every 10 s. Not before the master
+        has registered there: until then it may drop those that connect, and they wait for 5 s."""
+        missing = self._unready()
+        if missing:
+            replicas = self._replicas()
+            master = str(replicas.get("masterAddress"))
+            told = {"masterAddress": master, "masterHaAddress": f"{master.rpartition(':')[0]}:{HA_PORT}"}
+            if all(self._routed(c) == master for c in self._coordinators):
+                for slave in replicas.get("notInSyncReplicas", ()):
+                    with suppress(ClusterError):  # it is told again
+                        self._call(slave["brokerAddress"], Request.EXCHANGE_BROKER_HA_INFO, told)
+        return missing
 
     def _elect_another(self) -> None:
         """A new epoch, with a message in the one before, or the new one would not be written down."""
         old = self._replicas()
-        self._create_topic(_EPOCH_TOPIC, 1, _PLAIN_TOPIC)  # a master since a moment may not have it yet
         now_ms = str(time.time_ns() // 1_000_000)
         letters = {"a": GROUP, "b": _EPOCH_TOPIC, "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": now_ms}
         letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
@@ -260,7 +262,7 @@ class RocketMQ:
             except ClusterError as error:
                 return f"the topic on {node.name} ({error})"
         for coordinator in self._coordinators:
-            routed = self._routed(f"{coordinator.address}:{NAME_SERVER_PORT}")
+            routed = self._routed(coordinator)
             if routed != master:
                 return f"the route to {master} at {coordinator.name}, which says {routed}"
         return None
@@ -268,8 +270,9 @@ class RocketMQ:
     def _topic(self, address: str) -> dict[str, Any]:
         return dict(json.loads(self._call(address, Request.GET_TOPIC_CONFIG, {"topic": TOPIC}).body))
 
-    def _routed(self, address: str) -> str | None:
+    def _routed(self, coordinator: Node) -> str | None:
         """The topic's master, by a name server."""
+        address = f"{coordinator.address}:{NAME_SERVER_PORT}"
         answer = self._call(address, Request.GET_ROUTE, {"topic": TOPIC, "acceptStandardJsonOnly": "true"})
         for group in json.loads(answer.body)["brokerDatas"]:
             if "0" in group["brokerAddrs"]:
@@ -281,13 +284,13 @@ class RocketMQ:
         return str(info["table"]["brokerVersionDesc"]).removeprefix("V").replace("_", ".")
 
     def effective(self) -> Mapping[str, str]:
-        _check_client(self._profile)
+        check_client(self._profile)
         asked = self._profile.settings.get("broker", {})
         seen: dict[str, str] = {}
         for address, node in self._brokers.items():
             text = self._call(address, Request.GET_BROKER_CONFIG).body.decode()
             config = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
-            _compare(node.name, asked, config)
+            check_taken(node.name, asked, config)
             seen |= {f"broker.{key}": config[key].strip() for key in (*TELLING, *asked) if key in config}
         topic = self._topic(self._master())
         attributes = topic.pop("attributes", None) or {}
@@ -295,9 +298,9 @@ class RocketMQ:
         wanted |= self._profile.settings.get("topic", {})
         for key, value in wanted.items():
             has = topic.get(key, attributes.get(key))
-            if has is None or _plain(has) != _plain(value):
-                raise SettingError(f"rocketmq: topic.{key} did not take: asked {_plain(value)}, the broker has {has}")
-        return seen | {f"topic.{key}": _plain(value) for key, value in (topic | attributes).items()}
+            if has is None or plain(has) != plain(value):
+                raise SettingError(f"rocketmq: topic.{key} did not take: asked {plain(value)}, the broker has {has}")
+        return seen | {f"topic.{key}": plain(value) for key, value in (topic | attributes).items()}
 
     def leader(self, place: int) -> str | None:
         # one group has all queues, so all places have one leader
@@ -305,8 +308,20 @@ class RocketMQ:
         return node.name if node else None
 
     def controller(self) -> str | None:
+        if self._static:
+            return None
         address = self._leading_controller()
         return next((n.name for n in self._coordinators if f"{n.address}:{CONTROLLER_PORT}" == address), None)
+
+    def committed(self) -> Mapping[int, tuple[int, int]]:
+        master, told = self._master(), {}
+        for place in range(self._places):
+            queue = {"topic": TOPIC, "queueId": str(place)}
+            asked = {"consumerGroup": CONSUMER_GROUP, **queue}
+            with suppress(ClusterError):  # a group that has committed nothing is an error answer
+                offset = self._position(master, Request.QUERY_CONSUMER_OFFSET, asked)
+                told[place] = (offset, self._position(master, Request.GET_MAX_OFFSET, queue))
+        return told
 
     def counts(self) -> Mapping[str, int]:
         return {}  # a log
@@ -333,50 +348,17 @@ class RocketMQ:
             addresses=tuple(f"{node.address}:{NAME_SERVER_PORT}" for node in self._coordinators),
             topic=TOPIC,
             places=self._places,
-            group="mqtest-consumers",
+            group=CONSUMER_GROUP,
             producer=profile.settings.get("producer", {}),
             consumer=profile.settings.get("consumer", {}),
             topic_settings=profile.settings.get("topic", {}),
+            via={address: node.via for address, node in self._brokers.items() if node.via},
         )
 
     def close(self) -> None:
         for link in self._links.values():
             link.close()
         self._links.clear()
-
-
-def topic_fields(settings: Mapping[str, Value]) -> Mapping[str, str]:
-    """A profile's `topic` table as fields of the request that makes the topic."""
-    fields = _PLAIN_TOPIC | {key: _plain(settings[key]) for key in _TOPIC_FIELDS if key in settings}
-    attributes = [f"+{key}={_plain(value)}" for key, value in settings.items() if key not in _TOPIC_FIELDS]
-    return {**fields, "attributes": ",".join(attributes)}
-
-
-def topic_request(name: str, queues: int, fields: Mapping[str, str]) -> Mapping[str, str]:
-    """All fields of UPDATE_AND_CREATE_TOPIC."""
-    counts = {"readQueueNums": str(queues), "writeQueueNums": str(queues)}
-    return {"topic": name, "defaultTopic": "TBW102", **counts, **fields}
-
-
-def _compare(node: str, asked: Mapping[str, Value], config: Mapping[str, str]) -> None:
-    """Raise SettingError for the first setting that did not take on that node. `config` as the broker answers."""
-    for key, value in asked.items():
-        has = config.get(key)
-        if has is None or has == _spelt(value):
-            raise SettingError(f"rocketmq: broker.{key} = {_plain(value)} did not take on {node}: no such setting")
-        if has != _plain(value):
-            raise SettingError(
-                f"rocketmq: broker.{key} did not take on {node}: asked {_plain(value)}, the broker has {has}"
-            )
-
-
-def _check_client(profile: Profile) -> None:
-    """Raise SettingError for a `producer` or `consumer` key that the profile's client does not have."""
-    module = rocketmq_native if profile.client == "rocketmq-client-python" else rocketmq_wire
-    for table, known in (("producer", module.PRODUCER), ("consumer", module.CONSUMER)):
-        for key in profile.settings.get(table, {}):
-            if key not in known:
-                raise SettingError(f"rocketmq: {table}.{key}: {profile.client} has no such setting; {', '.join(known)}")
 
 
 def connect(profile: Profile, nodes: Sequence[Node], places: int) -> RocketMQ:

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from mqtest.brokers.foreign import Asked, Held, Members, host_ports, wiring
 from mqtest.brokers.foreign import ends as begins_at
-from mqtest.brokers.rocketmq import TELLING, WRITE_S, topic_fields, topic_request
+from mqtest.brokers.rocketmq import WRITE_S
+from mqtest.brokers.rocketmq_settings import TELLING, topic_fields, topic_request
 from mqtest.clients import ClientError
 from mqtest.clients.rocketmq_codec import Code, Frame, Request
 from mqtest.clients.rocketmq_link import Link
@@ -24,7 +25,6 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Wiring
 
-OPTION: Final = "--nameserver"
 PROFILE: Final = "sync-flush-all-ack"
 ACCESS: Final = ()
 
@@ -211,5 +211,8 @@ def _call(
 
 
 def _json(body: bytes) -> Any:
-    """RocketMQ writes numbers as keys without quotes."""
-    return json.loads(re.sub(r"([{,])(\d+):", r'\1"\2":', body.decode()))
+    """RocketMQ writes numbers as keys without quotes. Raises ClusterError."""
+    try:
+        return json.loads(re.sub(r"([{,])(\d+):", r'\1"\2":', body.decode()))
+    except ValueError as error:
+        raise ClusterError(f"rocketmq: a name server's answer does not parse: {error}") from error

@@ -88,6 +88,28 @@ class Reader(Consumer, Protocol):
         """Log: first position that each place still has, by the broker's own word. Queue: 0 for each."""
 
 
+class Transformer(Protocol):
+    """A pipeline: inputs of one topic become outputs in another (`wiring.output`)."""
+
+    @property
+    def failed(self) -> str | None:
+        """Why this object is beyond use, else None."""
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """Place -> last position up to which the inputs are done with, of the places that it has now."""
+
+    def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        """The inputs of the next batch; empty after timeout_s."""
+
+    def write(self, outputs: Sequence[tuple[int, bytes]]) -> Outcome:
+        """Write the outputs (place, body) of what poll returned, and remember how far that is; blocks, for a bounded
+        time. ACKED; REFUSED: as if the batch had never been read, it comes again; UNKNOWN: see `failed`."""
+
+    def close(self, timeout_s: float) -> None:
+        """Hand over what is still queued, and leave."""
+
+
 class Client(Protocol):
     """A module of this package."""
 
@@ -100,6 +122,9 @@ class Client(Protocol):
     def open_reader(self, wiring: Wiring, places: Sequence[int]) -> Reader:
         """Open the audit of these places; raises ClientError."""
 
+    def open_transformer(self, wiring: Wiring, number: int, epoch: int) -> Transformer:
+        """Connect transformer `number`; raises ClientError. Only where the broker's module has PIPELINES."""
+
 
 CLIENTS: Mapping[str, str] = {
     "memory": "mqtest.clients.memory",
@@ -108,6 +133,9 @@ CLIENTS: Mapping[str, str] = {
     "rocketmq-wire": "mqtest.clients.rocketmq_wire",
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
 }
+
+DIRECT = ("rocketmq-client-python",)
+"""learn the brokers' addresses from the cluster, and go there whatever Wiring.via says"""
 
 
 def client(name: str) -> Client:

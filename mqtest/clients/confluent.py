@@ -27,6 +27,7 @@ from confluent_kafka import Producer as RdProducer
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle, library_settings
 from mqtest.clients.confluent_common import CONSUMER, bounded, common, connected, fetch, log
 from mqtest.clients.confluent_transactions import TransactionalProducer, is_transactional
+from mqtest.clients.confluent_transformer import Transformer
 from mqtest.model import RUNNER, Delivery, Outcome, Wiring
 
 COMMIT_EVERY_S: Final = 0.2
@@ -44,6 +45,11 @@ def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> Pr
 def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Consumer:
     """Join wiring.group as consumer `number`; raises ClientError when no node answers within OPEN_TIMEOUT_S."""
     return Consumer(wiring, f"consumer-{number}-{epoch}")
+
+
+def open_transformer(wiring: Wiring, number: int, epoch: int) -> Transformer:
+    """Join the transformers' group as `number`; raises ClientError when no node answers in time."""
+    return Transformer(wiring, number, epoch)
 
 
 def open_reader(wiring: Wiring, places: Sequence[int]) -> Reader:

@@ -37,7 +37,9 @@ PRODUCER: Final[Mapping[str, Value]] = {
 }
 """Settings of a profile's `producer` table, with their defaults. `publisher`: `plain` marshals each message by
 basic_publish; `frames` marshals method and header once for each place and size, and splices the body in."""
-CONSUMER: Final[Mapping[str, Value]] = {"heartbeat": 5, "prefetch": 300}
+CONSUMER: Final[Mapping[str, Value]] = {"heartbeat": 5, "prefetch": 300, "auto_ack": False}
+"""`auto_ack`: the broker drops a message when it writes it to the connection, and prefetch bounds nothing. Of the
+workload's consumers only, never of the audit"""
 READER_PREFETCH: Final = 2000
 """for the audit; quorum queues take no more"""
 
@@ -207,6 +209,9 @@ class PikaConsumer:
         self._seen: dict[int, int] = {}
         self._queues = {place: _queue(wiring, place) for place in places}
         self._prefetch = prefetch or int(options["prefetch"])
+        self._auto_ack = resume and bool(options["auto_ack"])
+        self.late: Sequence[Delivery] = ()
+        """what came while it was closing and the broker gave up for good"""
         heartbeat = int(options["heartbeat"])
         self._link = _connect(wiring.addresses, turn, self._prepare, heartbeat=heartbeat, access=wiring.access)
 
@@ -239,7 +244,7 @@ class PikaConsumer:
 
     def ack(self) -> None:
         """See Consumer."""
-        if self._unacked and self.failed is None:
+        if self._unacked and self.failed is None and not self._auto_ack:
             self._link.channel.basic_ack(self._unacked, multiple=True)
             self._link.step(0)
         self._unacked = 0
@@ -248,8 +253,23 @@ class PikaConsumer:
         self._seen.clear()
 
     def close(self, timeout_s: float) -> None:
-        """See Consumer."""
+        """See Consumer. With auto_ack what is under way is waited for and left in `late`: nobody gets it again."""
+        if self._auto_ack:
+            self._await_late(timeout_s)
         self._link.close(timeout_s)
+
+    def _await_late(self, timeout_s: float) -> None:
+        """Cancel the consumers; what was written before the broker's answer arrives before it. (Not by basic_cancel,
+        after which pika throws such deliveries away.)"""
+        cancelled: list[Any] = []
+        if self.failed is None:
+            for tag in self._places:
+                answer = (spec.Basic.CancelOk, {"consumer_tag": tag})
+                self._link.channel._rpc(spec.Basic.Cancel(consumer_tag=tag), cancelled.append, [answer])
+        end = time.monotonic() + timeout_s
+        while self.failed is None and len(cancelled) < len(self._places) and (left := end - time.monotonic()) > 0:
+            self._link.step(left)
+        self.late, self._arrived = self._arrived, []
 
     def _prepare(self, link: Link, timeout_s: float) -> None:
         """Consume every place; refused where a stream has no running replica on this node."""
@@ -264,6 +284,7 @@ class PikaConsumer:
             link.channel.basic_consume(
                 self._queues[place],
                 self._deliver,
+                auto_ack=self._auto_ack,
                 consumer_tag=consumer_tag,
                 arguments=self._arguments(place),
                 callback=ready.append,

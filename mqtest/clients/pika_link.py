@@ -46,15 +46,16 @@ class Link:
         self.blocked = False
         self.channel: Any = None
         self._closed = False
+        access = access or {}
+        tls = _tls(access, host)
         self._loop = IOLoop()
         self._loop.activate_poller()
-        access = access or {}
         parameters = pika.ConnectionParameters(
             host=host,
             port=int(port),
             virtual_host=str(access.get("vhost", "/")),
             credentials=pika.PlainCredentials(str(access.get("username", USER)), str(access.get("password", PASSWORD))),
-            ssl_options=_tls(access, host),
+            ssl_options=tls,
             heartbeat=heartbeat,
             blocked_connection_timeout=blocked_timeout_s,
             connection_attempts=1,

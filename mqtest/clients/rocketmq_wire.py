@@ -70,7 +70,8 @@ _SILENT_NS: Final = 3 * NS_PER_S
 
 def _open_master(wiring: Wiring) -> Link:
     """A connection to the master, which has answered on it; within OPEN_TIMEOUT_S."""
-    link = Link(master_address(wiring.addresses, wiring.topic, OPEN_TIMEOUT_S / 5), OPEN_TIMEOUT_S / 5)
+    told = master_address(wiring.addresses, wiring.topic, OPEN_TIMEOUT_S / 5)
+    link = Link(wiring.via.get(told, told), OPEN_TIMEOUT_S / 5)
     try:
         # a frozen process still accepts connections: this proves that it lives
         link.call(Request.GET_MAX_OFFSET, {"topic": wiring.topic, "queueId": "0"}, timeout_s=OPEN_TIMEOUT_S / 5)

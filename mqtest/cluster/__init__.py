@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mqtest.model import Node
+from mqtest.model import Node, Value
+
+STREAMS: Final = ("both", "upstream", "downstream")
+"""which way a link is bad; upstream: from clients to brokers"""
 
 HOST: Final = "host"
 """a peer that is no node: the host, on which the clients run"""
@@ -21,12 +24,30 @@ Evidence = dict[str, Any]
 """Empty: it did not bite."""
 
 
+class Links(Protocol):
+    """The proxies between clients and brokers. Everything that is put on them has a tag, and goes by it."""
+
+    def impair(self, action: str, names: Sequence[str], settings: Mapping[str, Value], tag: str) -> Evidence:
+        """Make these nodes' links bad in the way of the action (`link-latency`, …). Evidence: what a client of our own
+        saw before and after."""
+
+    def restore(self, tag: str) -> Evidence:
+        """Undo it. Evidence: what was in force until now, and the bytes that went through meanwhile."""
+
+    def wrong(self) -> str | None:
+        """None while the proxies work; else what is wrong."""
+
+
 class Cluster(Protocol):
     """A running cluster; `nodes` has every container, name servers and controllers included."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes."""
+
+    @property
+    def links(self) -> Links | None:
+        """Where a fault of the cell needs them."""
 
     @property
     def image(self) -> Mapping[str, str]:

@@ -23,8 +23,9 @@ from typing import Any, Final
 
 from testcontainers.compose import DockerCompose
 
+from mqtest.brokers import Door
 from mqtest.cluster import agent as agents
-from mqtest.cluster import clocks, disks, network
+from mqtest.cluster import clocks, disks, links, network
 from mqtest.cluster.agent import Agent
 from mqtest.cluster.containers import PROJECT_LABEL, ComposeCluster, remove
 from mqtest.cluster.disks import Disk
@@ -60,12 +61,13 @@ def bring_up(
     progress: Progress,
     recipe: Path | None = None,
     fakes_clock: bool = False,
+    door: Door | None = None,
 ) -> ComposeCluster:
     """Bring up the first `nodes` brokers of a compose file, and all its coordinators.
 
     A service called `<broker>-<n>` is a broker, any other a coordinator. `recipe` is the compose file, by default the
-    one of the broker. `timeout_s` bounds compose. With `fakes_clock` the nodes' wall clocks can jump. Raises
-    UsageError, EngineError, ClusterError; whatever was made is removed then.
+    one of the broker. With a `door`, clients come to it through proxies; with `fakes_clock` the nodes' wall clocks can
+    jump. `timeout_s` bounds compose. Raises UsageError, EngineError, ClusterError; whatever was made is removed then.
     """
     file = recipe or recipes() / broker / "compose.yaml"
     project = project_name(run, cell)
@@ -81,6 +83,8 @@ def bring_up(
             "MQTEST_SUBNET": str(subnet.network_address).rpartition(".")[0],
             "MQTEST_DISK_TYPE": fs,
         }
+        if door is not None:
+            variables["MQTEST_VIA"] = links.via(variables["MQTEST_SUBNET"])
         mounts = _services(_compose([file], variables, timeout_s))
         roles = _roles(sorted(mounts), broker, nodes)
         progress(f"making {len(roles)} disks of {disk_mb} MB, {fs}")
@@ -94,7 +98,11 @@ def bring_up(
             _up(compose, timeout_s)
         network.guard(agent.client, progress)
         gateway = str(subnet[1])  # what the engine gives to the bridge
-        return _cluster(agent, project, roles, image, made, mounts, gateway)
+        cluster = _cluster(agent, project, roles, image, made, mounts, gateway)
+        if door is not None:
+            named = {PROJECT_LABEL: project}
+            cluster.links, cluster.nodes = links.start(agent.client, named, run, cluster.nodes, door, progress)
+        return cluster
     except BaseException:
         with contextlib.suppress(MqtestError):  # the first error is the one to tell
             remove(agent, project, [disk.image for disk in made.values()])

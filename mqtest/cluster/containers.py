@@ -15,7 +15,7 @@ from typing import Any, Final
 from docker.models.containers import Container
 
 from mqtest.clock import wait_until
-from mqtest.cluster import HOST, Evidence, disks, leftovers
+from mqtest.cluster import HOST, Evidence, Links, disks, leftovers
 from mqtest.cluster.agent import Agent
 from mqtest.cluster.disk_faults import DiskFaults
 from mqtest.cluster.disks import Disk
@@ -50,6 +50,7 @@ class ComposeCluster:
     """by node: where its disk is mounted"""
     gateway: str
     """the address of the host in the cell's network, from which clients come"""
+    links: Links | None = None
     _witnesses: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """by node: the texts "old" and "new" of the last power cut"""
     _holds: Holds = field(init=False)
@@ -146,7 +147,7 @@ class ComposeCluster:
             raise ClusterError(f"direction {direction!r} is none: one of {', '.join(WAYS)}")
         drops = {}
         for name in names:
-            addresses = tuple(sorted(self._address(peer) for peer in peers if peer != name))
+            addresses = tuple(sorted({one for peer in peers if peer != name for one in self._addresses(peer)}))
             if addresses:
                 drops[name] = Drop(peers=addresses, ways=WAYS[direction])
         return self._holds.add(tag, drops)
@@ -278,8 +279,11 @@ class ComposeCluster:
             return {}
         return {"offset_s": off} if off else {}
 
-    def _address(self, peer: str) -> str:
-        return self.gateway if peer == HOST else self._node(peer).address
+    def _addresses(self, peer: str) -> list[str]:
+        """Of a node, or of all that clients come from: the host, and their proxies where there are some."""
+        if peer != HOST:
+            return [self._node(peer).address]
+        return [self.gateway, *(node.via.partition(":")[0] for node in self.nodes if node.via)]
 
     def _container(self, name: str) -> Container:
         return self.agent.client.containers.get(f"{self.project}-{name}-1")
@@ -313,6 +317,8 @@ class ComposeCluster:
         for name in self._names():
             if self._state(name)["OOMKilled"]:
                 return f"{name} was ended for lack of memory"
+        if self.links is not None and (why := self.links.wrong()):
+            return why
         with asking("looking for the network"):
             if not self.agent.client.api.networks(filters={"label": f"{PROJECT_LABEL}={self.project}"}):
                 return "the network is gone"

@@ -58,6 +58,10 @@ class MemoryCluster:
         return (self._node,)
 
     @property
+    def links(self) -> None:
+        """See Cluster: a local socket has none."""
+
+    @property
     def image(self) -> Mapping[str, str]:
         """See Cluster: there is none."""
         return {"tag": "", "id": "", "origin": "embedded"}

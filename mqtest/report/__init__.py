@@ -20,6 +20,7 @@ from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
 from mqtest.report.summary import Row, exit_code, groups, teeth
 from mqtest.report.surprises import must_lose
+from mqtest.report.unavailable import timelines_text
 
 __all__ = ["CheckReport", "RunReport", "check", "render"]
 
@@ -37,6 +38,8 @@ class RunReport:
     exit_code: int
     table: Table
     """for the terminal"""
+    attached: str
+    """the timeline of a cluster of somebody else's, as in report.md; empty without one"""
     files: tuple[Path, ...]
 
 
@@ -75,6 +78,7 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
         unfinished=collected.unfinished,
         exit_code=exit_code(collected.rows, len(collected.unfinished)),
         table=terminal.table(all_groups, title),
+        attached=timelines_text([cell for cell in collected.cells if "attached" in cell.facts]),
         files=tuple(out_dir / name for name in texts),
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mqtest.model import Verdict
 from mqtest.report.blocks import code, plain, table
 from mqtest.report.collect import Collected
-from mqtest.report.summary import NOT_MEASURED, Group, count, loss, verdict_words
+from mqtest.report.summary import NOT_MEASURED, Group, cells_that_lost, count, loss, verdict_words
 from mqtest.report.surprises import must_lose
 
 _NO_FAULT = "none"
@@ -51,8 +51,12 @@ def controls_text(collected: Collected, all_groups: Sequence[Group]) -> str:
 
 
 def _in_short(group: Group | None) -> str:
-    """`lost-as-documented: 8,096`; over repeats `lost-as-documented ×2, kept ×1: 40`."""
+    """`lost-as-documented: 8,096`; over repeats `lost-as-documented ×2, kept ×1: lost in 2 of 3, worst 40`, and where
+    none lost `kept: lost in 0 of 3 (≤ 100 %)`. What nobody should pass over is bold."""
     if group is None:
         return ""
+    words = f"**{verdict_words(group)}**" if group.verdict in (Verdict.BROKEN, Verdict.DEAD) else verdict_words(group)
     worst = max((loss(row) or 0 for row in group.proven), default=0)
-    return f"{verdict_words(group)}: {count(worst)}" if worst else verdict_words(group)
+    if len(group.rows) == 1 or not group.proven:
+        return f"{words}: {count(worst)}" if worst else words
+    return f"{words}: lost in {cells_that_lost(group)}" + (f", worst {count(worst)}" if worst else "")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mqtest import paths
 from mqtest.model import Finding, Verdict
 from mqtest.neighbourhood import Neighbourhood
 from mqtest.report.blocks import bullets, code, plain, table
@@ -64,7 +65,8 @@ def replay(cell: JudgedCell, runs: Sequence[Mapping[str, Any]]) -> str | None:
     scenario = run.get("scenario", {})
     if not scenario.get("path"):
         return None
-    words = ["mqtest", "run", str(scenario["path"]).removesuffix(".toml")]
+    file = str(scenario["path"])
+    words = ["mqtest", "run", file.removesuffix(".toml") if (paths.scenarios() / file).is_file() else file]
     words += ["--only", f"*{cell.id.lstrip('0123456789')}"]
     words += ["--seed", str(run["seed"])] if "seed" in run else []
     repeat = cell.row.get("repeat")

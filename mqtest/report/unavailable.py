@@ -17,6 +17,12 @@ from mqtest.timeline import Clock, Counts, Timeline
 _CHECKS = ("unavailability", "recovery")
 _STRETCHES = ("at, s", "UTC", "for, s", "what", "longest gap of acks in it, s")
 _INCIDENTS = ("began, s", "UTC", "lasted, s", "places", "lost", "unknown", "stored twice", "redelivered")
+_SECONDS = (
+    "Seconds. A gap is a time without an acknowledgement (of deliveries, without one), an outage a gap of a second or "
+    "more. Stages count from the fault, of several parts from the first: *detected*, a send failed or an outage began; "
+    "*rate 90*, a second with 90 % of the steady rate; *drained*, consumers had caught up; *in sync*, all replicas. "
+    "*Recovery* counts from the heal."
+)
 _TELLING = 2
 """a cell with so many parts has a timeline"""
 
@@ -29,12 +35,12 @@ def unavailable_text(cells: Sequence[JudgedCell]) -> str:
         for group in groups(cell.row for cell in cells)
         if group.fault != "none" or any((measured(row, "ack_gap_s_max") or 0) >= 1 for row in group.rows)
     ]
+    rows = [row for row in rows if set(row[2:]) - {NOT_MEASURED}]
     if not rows:
         return ""
     return section(
         "## How long it was unavailable",
-        "Seconds. Stages of the recovery count from the fault, of several parts from the first; a gap or outage is a "
-        "time without an acknowledgement (a delivery), an outage one of a second or more.",
+        _SECONDS,
         table(("fault", "profile", *map(_heading, columns)), rows, numbers_from=2),
     )
 

@@ -20,6 +20,7 @@ class Role(StrEnum):
 
     PRODUCER = "producer"
     CONSUMER = "consumer"
+    TRANSFORMER = "transformer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

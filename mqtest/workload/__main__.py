@@ -6,6 +6,7 @@ import ctypes
 import gc
 import signal
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
@@ -14,8 +15,14 @@ from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.consumer import ConsumerLoop
 from mqtest.workload.control import Control
 from mqtest.workload.producer import ProducerLoop
+from mqtest.workload.transformer import TransformerLoop
 
 _PR_SET_PDEATHSIG = 1
+_LOOPS: Mapping[Role, type[ProducerLoop | ConsumerLoop | TransformerLoop]] = {
+    Role.PRODUCER: ProducerLoop,
+    Role.CONSUMER: ConsumerLoop,
+    Role.TRANSFORMER: TransformerLoop,
+}
 
 
 def main() -> int:
@@ -25,7 +32,7 @@ def main() -> int:
     plan = msgspec.json.decode(sys.stdin.readline(), type=WorkerPlan)
     control = Control()
     control.listen()
-    loop = (ProducerLoop if plan.role is Role.PRODUCER else ConsumerLoop)(plan, control)
+    loop = _LOOPS[plan.role](plan, control)
     gc.freeze()
     try:
         loop.run()

@@ -68,8 +68,7 @@ class ConsumerLoop:
         if self._control.wait_go():
             while not self._control.stopping:
                 self._round()
-        if self._client is not None:
-            self._client.close(2.0)
+        self._leave(10.0)
         self._ledger.close()
         self._control.stats(self._stats(), force=True)
 
@@ -77,22 +76,31 @@ class ConsumerLoop:
         if self._client is not None and self._client.failed is not None:
             why = self._client.failed
             self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="failed", why=why)
-            self._client.close(0.5)
-            self._client = None
+            self._leave(0.5)
         if self._client is None:
             self._connect()
         if self._client is not None:
             taken = self._client.poll(_POLL_S)
             arrived = own(taken, self._plan.wiring.begins)
             if taken:
-                self._delivered += record(self._ledger, arrived, self._plan.run_number, self._epoch, {})
-                for delivery in arrived:
-                    if delivery.offset > self._positions.get(delivery.place, -1):
-                        self._positions[delivery.place] = delivery.offset
+                self._record(arrived)
                 self._client.ack()
             for place, offset in getattr(self._client, "ends", {}).items():
                 self._positions[place] = max(offset, self._positions.get(place, -1))
         self._control.stats(self._stats())
+
+    def _record(self, arrived: Sequence[Delivery]) -> None:
+        self._delivered += record(self._ledger, arrived, self._plan.run_number, self._epoch, {})
+        for delivery in arrived:
+            if delivery.offset > self._positions.get(delivery.place, -1):
+                self._positions[delivery.place] = delivery.offset
+
+    def _leave(self, timeout_s: float) -> None:
+        """Close the client; some have `late` deliveries then, which came and are acknowledged already."""
+        if self._client is not None:
+            self._client.close(timeout_s)
+            self._record(own(getattr(self._client, "late", ()), self._plan.wiring.begins))
+            self._client = None
 
     def _connect(self) -> None:
         now = now_ns()

@@ -3,7 +3,8 @@
 Rules:
 - A worker that ends by itself is an error of the cell. One that `crash` killed is not: it counts as done until `revive`
   starts its plan again. Its ledger goes on after its last row, with the next epoch.
-- Workers hold no state but their ledger, so a crash is a SIGKILL; a producer is hit while a send of it is open.
+- Workers hold no state but their ledger, so a crash is a SIGKILL; in the middle of something: a producer is hit while a
+  send of it is open, the others right after a receipt.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from typing import IO, Any
 
 import msgspec
 
-from mqtest.clock import wait_until
+from mqtest.clock import now_ns, wait_until
 from mqtest.cluster import Evidence
 from mqtest.errors import ClusterError
-from mqtest.ledger import open_sends
+from mqtest.ledger import last_receipt_ns, open_sends
 from mqtest.workload import Role, WorkerPlan
 
 _TAIL_LINES = 20
 _MOMENT_S = 1.0
-"""at most, until a worker that is to be killed has a send open"""
+"""at most, until a worker that is to be killed is in the middle of something"""
+_FRESH_NS = 5_000_000
+"""what was received so short a while ago is not done with"""
 
 
 @dataclass(slots=True)
@@ -73,9 +76,8 @@ class Workers:
         return [worker.name for worker in self._workers if worker.plan.role is role and not worker.done]
 
     def crash(self, role: Role, numbers: Collection[int] | None = None) -> Evidence:
-        """SIGKILL the workers of the role that run (all, or those numbers), together. Each is frozen first, a producer
-        at a moment when the broker owes it an answer. Evidence: how each ended (-9), and for producers the sends that
-        were open; empty when none of them ran."""
+        """SIGKILL the workers of the role that run (all, or those numbers), together, each in the middle of something.
+        Evidence: how each ended (-9), and for producers the sends that were open; empty when none of them ran."""
         self.check()
         chosen = [
             w
@@ -105,6 +107,7 @@ class Workers:
             worker.process = self._spawn()
             worker.ready, worker.errors = False, []
             worker.crashed = False
+            worker.stats.pop("positions", None)  # what it had read and not committed it reads again
         self._begin(dead, timeout_s)
         for worker in dead:
             if worker.told is not None:
@@ -175,10 +178,12 @@ class Workers:
         """Latest ack of any producer, 0 when there was none."""
         return max((int(w.stats.get("last_ack_ns", 0)) for w in self._workers), default=0)
 
-    def positions(self) -> dict[int, int]:
-        """Place → highest offset that any consumer has."""
+    def positions(self, role: Role = Role.CONSUMER) -> dict[int, int]:
+        """Place → highest offset that any worker of the role has."""
         merged: dict[int, int] = {}
         for worker in self._workers:
+            if worker.plan.role is not role:
+                continue
             for place, offset in worker.stats.get("positions", {}).items():
                 merged[int(place)] = max(offset, merged.get(int(place), -1))
         return merged
@@ -244,14 +249,19 @@ class Workers:
 
 
 def _freeze(worker: _Worker) -> None:
-    """SIGSTOP, for a producer with a send open; after _MOMENT_S at any moment."""
+    """SIGSTOP, in the middle of something; after _MOMENT_S at any moment."""
     deadline = time.monotonic() + _MOMENT_S
     while True:
         worker.process.send_signal(signal.SIGSTOP)
-        if worker.plan.role is not Role.PRODUCER or open_sends(Path(worker.plan.folder)) or time.monotonic() > deadline:
+        if _busy(worker.plan) or time.monotonic() > deadline:
             return
         worker.process.send_signal(signal.SIGCONT)
         time.sleep(0.001)
+
+
+def _busy(plan: WorkerPlan) -> bool:
+    folder = Path(plan.folder)
+    return open_sends(folder) > 0 if plan.role is Role.PRODUCER else now_ns() - last_receipt_ns(folder) < _FRESH_NS
 
 
 def _close(stream: IO[str]) -> None:
