@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mqtest import ledger
-from mqtest.model import Outcome, Verdict
+from mqtest.model import Flag, Kind, Outcome, Verdict
 from mqtest.verdict import felt, verdict
-from tests.histories import Got, Sent, at, write_cell_folder
+from tests.histories import CORRUPT, FOREIGN, Got, Sent, at, write_cell_folder
 from tests.test_checks import acked, find, numbers
 from tests.test_checks_recovery import FAULT, each, every, stage
 from tests.test_verdict import BIT, KEPT, step, with_found
@@ -216,6 +216,26 @@ class TestRecoveryAtItsEdges:
         finding = find("unavailability", write_cell_folder(tmp_path, sends=each([28.0, 29.0])))
         assert (finding.count, finding.numbers["outage_s_total"]) == (2, 2.0)
 
+    def test_an_ack_when_the_load_begins_is_in_it(self, tmp_path: Path) -> None:
+        finding = find("unavailability", write_cell_folder(tmp_path, sends=each([0.0, 29.0])))
+        assert finding.numbers["ack_gap_s_max"] == 29.0
+
+    def test_a_gap_of_just_a_second_is_a_sign_of_the_fault(self, tmp_path: Path) -> None:
+        sends = each([*every(0.5, 0, 12), *every(0.5, 12.5, 30)])
+        assert stage(write_cell_folder(tmp_path, sends=sends, **FAULT), "detected_s") == 1.4
+
+    def test_a_gap_that_ends_with_the_fault_is_no_sign_of_it(self, tmp_path: Path) -> None:
+        sends = each([*every(0.5, 0, 9), *every(0.5, 10.1, 30)])
+        assert stage(write_cell_folder(tmp_path, sends=sends, **FAULT), "detected_s") is None
+
+    def test_a_part_that_was_recovered_when_it_was_healed(self, tmp_path: Path) -> None:
+        says = {"event": "fault", "part": 0, "action": "kill", "aim": "leader", "target": ["a"]}
+        events = [{"t_ns": at(20), **says, "step": "injected"}, {"t_ns": at(21), **says, "step": "healed"},
+                  {"t_ns": at(21), "event": "recovered"}]  # fmt: skip
+        sends = each([*every(0.5, 0, 22), *every(0.5, 25, 30)])
+        finding = find("incidents", write_cell_folder(tmp_path, sends=sends, events=events, **FAULT))
+        assert finding.numbers["incident_gap_s_max"] == 0.5
+
     def test_a_leader_of_no_place_in_particular_leads_all(self, tmp_path: Path) -> None:
         leader = {"event": "leader", "t_ns": at(12.1), "node": "b"}
         assert (
@@ -238,3 +258,119 @@ class TestRecoveryAtItsEdges:
         sends = [Sent(0, sent_s=9, settled_s=settled_s)]
         folder = write_cell_folder(tmp_path, fault="power-cut:all", sends=sends, events=[event])
         assert find("unavailability", folder).numbers["ack_after_silence_ms_max"] == late_ms
+
+
+class TestRedeliveredAtItsEdges:
+    def count(self, tmp_path: Path, kind: Kind, receipts: list[Got], **rows: Any) -> int | None:
+        folder = write_cell_folder(tmp_path, kind=kind, sends=acked(range(3)), receipts=receipts, **rows)
+        return find("redelivered", folder).count
+
+    def test_the_count_is_of_all_of_them(self, tmp_path: Path) -> None:
+        again = [Got(0), Got(0, flags=Flag.REDELIVERED), Got(0), Got(1)]
+        assert self.count(tmp_path / "a", Kind.QUEUE, again) == 2
+        assert self.count(tmp_path / "b", Kind.LOG, again, audit=[Got(0), Got(1)]) == 2
+        assert self.count(tmp_path / "c", Kind.QUEUE, again[-1:]) == 0
+
+    def test_while_the_audit_is_incomplete_what_was_seen(self, tmp_path: Path) -> None:
+        again = [Got(0), Got(0, flags=Flag.REDELIVERED), Got(1)]
+        assert self.count(tmp_path / "a", Kind.QUEUE, again, complete=False) == 1
+        assert self.count(tmp_path / "b", Kind.QUEUE, [Got(0), Got(0)], complete=False) == 1
+        assert self.count(tmp_path / "c", Kind.QUEUE, again[-1:], complete=False) is None
+
+    def test_the_messages_named_are_the_unflagged_ones_where_there_are_some(self, tmp_path: Path) -> None:
+        rows: dict[str, Any] = {"kind": Kind.QUEUE, "sends": acked(range(5))}
+        flagged = [Got(0), Got(0, flags=Flag.REDELIVERED)]
+        both = write_cell_folder(tmp_path / "a", receipts=[*flagged, Got(3), Got(3)], **rows)
+        only = write_cell_folder(tmp_path / "b", receipts=flagged, **rows)
+        assert [find("redelivered", folder).messages for folder in (both, only)] == [((0, 3),), ((0, 0),)]
+
+
+def test_messages_concerned_are_named(tmp_path: Path) -> None:
+    sends = [*acked(range(6), offset=-1), Sent(6, Outcome.REFUSED)]
+    audit = [Got(1, 0), Got(0, 1), Got(2, 2), Got(2, 3), Got(3, 4), Got(4, 4), Got(6, 6)]
+    folder = write_cell_folder(tmp_path, sends=sends, receipts=[Got(3, 4)], audit=audit)
+    named = {
+        name: find(name, folder).messages for name in ("loss", "phantom", "stored-twice", "reordered", "divergence")
+    }
+    assert named == {"loss": ((0, 5),), "phantom": ((0, 6),), "stored-twice": ((0, 2),), "reordered": ((0, 0),),
+                     "divergence": ((0, 4),)}  # fmt: skip
+
+
+def test_strangers_of_both_kinds_are_counted(tmp_path: Path) -> None:
+    folder = write_cell_folder(tmp_path, sends=[Sent(0)], receipts=[CORRUPT, FOREIGN, FOREIGN], audit=[Got(0)])
+    assert find("strangers", folder).count == 3
+
+
+def test_each_outcome_has_its_own_count(tmp_path: Path) -> None:
+    times = {Outcome.ACKED: 1, Outcome.DEGRADED: 2, Outcome.REFUSED: 3, Outcome.RETURNED: 4, Outcome.UNKNOWN: 5}
+    said = [outcome for outcome, n in times.items() for _ in range(n)]
+    sends = [Sent(2 * i, outcome) for i, outcome in enumerate(said)]  # every other number was never due
+    found = find("outcomes", write_cell_folder(tmp_path, sends=sends)).numbers
+    assert {name: found[name] for name in ("skipped", "sent")} == {"skipped": 0, "sent": 15}
+    assert {outcome: found[outcome.name.lower()] for outcome in times} == times
+
+
+def test_the_unconfirmed_are_those_there_and_those_not_there(tmp_path: Path) -> None:
+    sends = acked(range(4), outcome=Outcome.UNKNOWN)
+    whole = write_cell_folder(tmp_path / "a", sends=sends, audit=[Got(0)])
+    cut = write_cell_folder(tmp_path / "b", sends=sends, audit=[Got(0)], complete=False)
+    assert [find("unconfirmed", folder).count for folder in (whole, cut)] == [4, None]
+
+
+class TestDivergenceAtItsEdges:
+    def twice(self, tmp_path: Path, *sends: Sent, receipts: list[Got], audit: list[Got]) -> Any:
+        folder = write_cell_folder(tmp_path, sends=sends, receipts=receipts, audit=audit, places=2)
+        return find("divergence", folder).numbers["positions_with_two"]
+
+    @pytest.mark.parametrize(
+        ("outcome", "twice"), [(Outcome.ACKED, 1), (Outcome.DEGRADED, 1), (Outcome.UNKNOWN, 0), (Outcome.REFUSED, 0)]
+    )
+    def test_what_was_said_to_be_there_counts(self, tmp_path: Path, outcome: Outcome, twice: int) -> None:
+        sends = [Sent(0, outcome, offset=5), Sent(1, offset=5)]
+        assert self.twice(tmp_path, *sends, receipts=[Got(0, 5)], audit=[Got(0, 1), Got(1, 5)]) == twice
+
+    @pytest.mark.parametrize(("place", "twice"), [(0, 0), (1, 1), (-1, 1)])
+    def test_in_the_place_that_was_said_or_in_any_where_none_was(self, tmp_path: Path, place: int, twice: int) -> None:
+        sends = [Sent(0, place=place, offset=5), Sent(1, place=1, offset=5)]
+        audit = [Got(0, 7), Got(1, 5, place=1)]
+        assert self.twice(tmp_path, *sends, receipts=[Got(0, 5, place=1)], audit=audit) == twice
+
+
+class TestTimeAtItsEdges:
+    def test_a_drain_needs_time_and_a_cell_that_was_not_live(self, tmp_path: Path) -> None:
+        apart, together = [Got(i, received_s=31.0 + i) for i in range(2)], [Got(i, received_s=31.0) for i in range(2)]
+        rates = [
+            find("throughput", write_cell_folder(tmp_path / consume / name, sends=acked(range(2)), receipts=receipts,
+                                                 consume=consume)).numbers["drain_per_s"]
+            for consume in ("after-heal", "live") for name, receipts in (("a", apart), ("b", together))
+        ]  # fmt: skip
+        assert rates == [2.0, None, None, None]
+
+    @pytest.mark.parametrize("phase", ["heal", "drain"])
+    def test_latency_after_the_heal_needs_both_phases(self, tmp_path: Path, phase: str) -> None:
+        cell = write_cell_folder(tmp_path, sends=[Sent(0, due_s=18.0)], **FAULT)
+        assert find("latency", cell).numbers["recovery_latency_ms_max"] == 10.0
+        assert find("latency", without_phase(cell, phase)).numbers["recovery_latency_ms_max"] is None
+
+    def test_without_a_fault_there_is_no_latency_after_its_heal(self, tmp_path: Path) -> None:
+        heal = {"event": "phase", "name": "heal", "t_ns": at(16)}
+        cell = write_cell_folder(tmp_path, sends=[Sent(0, due_s=18.0)], events=[heal])
+        assert find("latency", cell).numbers["recovery_latency_ms_max"] is None
+
+    def test_what_is_due_when_a_phase_begins_is_in_that_one_alone(self, tmp_path: Path) -> None:
+        sends = [Sent(0, due_s=10.0, settled_s=10.4), Sent(1, due_s=2.0, settled_s=2.1)]
+        found = find("latency", write_cell_folder(tmp_path, sends=sends, **FAULT))
+        assert numbers(found, "latency_ms_max", "fault_latency_ms_max") == (100.0, 400.0)
+
+    def test_service_time_is_of_the_acked_of_the_steady_phase(self, tmp_path: Path) -> None:
+        sends = [
+            Sent(0, due_s=3.0, sent_s=3.1, settled_s=3.2),
+            Sent(1, Outcome.UNKNOWN, due_s=4.0, settled_s=5.0),
+            Sent(2, due_s=12.0, settled_s=14.0),
+        ]
+        found = find("latency", write_cell_folder(tmp_path, sends=sends, **FAULT))
+        assert numbers(found, "service_ms_p50", "service_ms_p99") == (100.0, 100.0)
+
+    def test_the_longest_of_many_is_among_them(self, tmp_path: Path) -> None:
+        sends = [Sent(i, due_s=3.0, settled_s=3.0 + (i + 1) / 1000) for i in range(2002)]
+        assert find("latency", write_cell_folder(tmp_path, sends=sends)).numbers["latency_ms_max"] == 2002.0

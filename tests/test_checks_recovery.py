@@ -240,6 +240,11 @@ class TestIncidents:
         finding = self.find(tmp_path, times, *many)
         assert (finding.count, len(finding.examples)) == (23, 20)
         assert finding.examples[-1].startswith("kill:leader (n21) at 28.4 s")
+        assert not [line for line in finding.examples if "(n15)" in line or "(n16)" in line or "(n17)" in line]
+
+    def test_what_was_lost_after_the_last_part_is_the_last_part_s(self, tmp_path: Path) -> None:
+        finding = self.find(tmp_path, every(0.5, 0, 30), audit=[Got(i) for i in range(60) if i not in (50, 51)])
+        assert finding.examples[0].endswith("2 lost")
 
     def test_what_cannot_be_told(self, tmp_path: Path) -> None:
         blind = self.find(tmp_path / "a", [1.0], acknowledged=False)
