@@ -195,12 +195,13 @@ class AttachedCell:
         def over() -> bool:
             return self._enough() or time.monotonic() > end
 
+        calm_over = over if self._asked.fault is None else self._enough  # a fault that was asked for is never left out
         self._load.go()
-        self._load.last(self._cell.phases.warm_up_s, over)
+        self._load.last(self._cell.phases.warm_up_s, calm_over)
         self._journal.phase("steady")
-        self._load.last(self._cell.phases.steady_s, over)
+        self._load.last(self._cell.phases.steady_s, calm_over)
         self._journal.phase("fault")
-        if self._asked.fault is not None and not over():
+        if self._asked.fault is not None and not self._enough():
             self._command_fault(self._asked.fault)
         elif not over():
             self._journal.note("the steady phase is over: break it")

@@ -43,7 +43,11 @@ def seconds(text: str) -> float:
 @click.option("--profile", metavar="NAME", help="Its client settings and its promise are used. [default: a safe one]")
 @click.option("--topic", "--queue", "topic", help="Made if it is not there. [default: mqtest-<utc>]")
 @click.option("--places", type=click.IntRange(min=1), default=1, show_default=True, help="Of a topic that is made.")
-@click.option("--replicas", type=click.IntRange(min=1), help="Of a topic that is made. [default: the cluster's]")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="Of a topic that is made. [default: 3, where there are so many nodes]",
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=200.0, show_default=True, help="A second.")
 @click.option("--size", type=click.IntRange(min=128), default=512, show_default=True, help="Bytes of a message.")
 @click.option("--producers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that send.")

@@ -35,6 +35,8 @@ DISK_GIB: Final = 10
 _PROBE: Final = """
 iptables -A INPUT -m statistic --mode random --probability 0.1 -j DROP && iptables -F INPUT && echo iptables
 tc qdisc add dev lo root netem delay 1ms && echo netem
+library=$(echo /usr/lib/*/faketime/libfaketimeMT.so.1)
+[ "$(LD_PRELOAD=$library FAKETIME=-1000d date +%Y)" != "$(date +%Y)" ] && echo libfaketime
 """
 _GIB: Final = 2**30
 
@@ -60,7 +62,6 @@ def examine(*, power_cut: bool = False, progress: Callable[[str], None] = lambda
         _loop_devices(),
         _power_cut(progress) if power_cut and answering else _power_cut_not_asked(),
         *(_probed(answering)),
-        _clocks(),
         _memory(info),
         _disk(info),
         _images(answering),
@@ -180,7 +181,7 @@ def _power_cut(progress: Callable[[str], None]) -> Capability:
 
 
 def _probed(answering: bool) -> list[Capability]:
-    """iptables and netem, tried in a throwaway container of the agent's image."""
+    """iptables, libfaketime and netem, tried in a throwaway container of the agent's image."""
     said, why = _probe() if answering else (None, "needs an engine")
 
     def capability(name: str, detail: str, purpose: str, without: str) -> Capability:
@@ -191,6 +192,7 @@ def _probed(answering: bool) -> list[Capability]:
 
     return [
         capability("iptables", "with statistic match", "partitions, packet loss", "no partition faults"),
+        capability("libfaketime", "sets a clock", "wall clocks of nodes that jump", "no clock faults"),
         capability("netem", "works", "packet delay and loss on a link", "Toxiproxy and iptables serve instead"),
     ]
 
@@ -214,12 +216,6 @@ def _probe() -> tuple[list[str] | None, str]:
     except MqtestError as error:
         return None, f"not tried: {error}"
     return output.decode().split(), ""
-
-
-def _clocks() -> Capability:
-    # Seen with OpenJDK 17: under libfaketime its wall clock jumps while its timers go on. No image of ours has it yet.
-    why = "containers share the host's clock (no namespace has a wall clock), and the images have no libfaketime"
-    return Capability("clock jump", False, why, "a node whose wall clock jumps", "no clock faults")
 
 
 # --- room ---

@@ -109,6 +109,14 @@ def _restart_in_turn(hit: Hit) -> Evidence:
     return {"exit_code": codes} if codes else {}
 
 
+def _jump_clock(hit: Hit) -> Evidence:
+    return hit.stand.cluster.jump_clock(hit.names, float(hit.settings["seconds"]))
+
+
+def _reset_clock(hit: Hit) -> Evidence:
+    return hit.stand.cluster.reset_clock(hit.names)
+
+
 def _start(hit: Hit) -> Evidence:
     if hit.target in WORKERS:
         hit.stand.workers.revive(WORKERS[hit.target])
@@ -196,6 +204,8 @@ class Action:
     """False: over when do returns, unless a step says `for_s`"""
     settings: Mapping[str, Value] = field(default_factory=dict)
     """its numbers, with their defaults; a scenario overrides them in `[settings.<action>]`"""
+    fakes_clock: bool = False
+    """the cluster must be brought up for it"""
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """setting → what it may be, where it is no number"""
     on_links: bool = False
@@ -318,6 +328,14 @@ FAULTS: Mapping[str, Action] = {
         _unslow_disk,
         proven_by_undo=True,
         settings={"stalled_ms": 80.0, "free_ms": 20.0},
+    ),
+    "clock-jump": Action(
+        "the wall clock of the node set ahead, or back; its timers go on",
+        _NODES,
+        _jump_clock,
+        _reset_clock,
+        settings={"seconds": 300.0},
+        fakes_clock=True,
     ),
     "link-latency": _on_links("link-latency", "every round trip takes so much longer", latency_ms=50),
     "link-jitter": _on_links("link-jitter", "every round trip takes 0 to twice so much longer", jitter_ms=50),

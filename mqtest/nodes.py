@@ -38,6 +38,7 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
         disk_mb=cell.disk_mb,
         timeout_s=cell.phases.up_s,
         progress=progress,
+        fakes_clock=any(FAULTS[step.action].fakes_clock for step in cell.fault.steps),
         door=module.DOOR if any(FAULTS[step.action].on_links for step in cell.fault.steps) else None,
     )
 

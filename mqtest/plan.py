@@ -124,5 +124,5 @@ def _disk_mb(arm: Arm, fault: Fault) -> int:
     held = max(phases.hold_s, lasts_s(fault, phases.hold_s))
     sending_s = phases.warm_up_s + phases.steady_s + held + phases.after_s + phases.recover_s / 2
     rate = load.rate_per_s or 20_000.0
-    copies = 3 if load.consume is Consume.LIVE else 2
+    copies = (3 if load.consume is Consume.LIVE else 2) * (2 if load.transformers else 1)
     return _ROOM_MB * 2 + int(copies * rate * sending_s * (load.size_bytes + 200) / 1e6)

@@ -22,6 +22,7 @@ from mqtest.brokers.foreign import Asked, Held, foreign_module, host_ports
 from mqtest.brokers.rabbitmq_foreign import _where
 from mqtest.cli import main
 from mqtest.cli_attach import first_interrupt_ends_the_load, seconds
+from mqtest.clients.rocketmq_codec import Code, Request
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError, UsageError
 from mqtest.judge import Judgement, judge
@@ -31,6 +32,7 @@ from mqtest.model import Delivery, Phases, Verdict, Workload
 from mqtest.profile import find_profile
 from mqtest.watch import SilentWatch
 from mqtest.workload.consumer import own
+from tests import rocketmq_server
 from tests.memory_rig import Producing
 
 SECRET = "s3cr3t-t0ken-of-the-test"
@@ -81,7 +83,7 @@ def _is(cluster: MemoryCluster, cmdline: Path) -> bool:
 
 def test_their_commands_are_fault_and_heal_and_no_secret_reaches_a_file(theirs: MemoryCluster, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    cell, judged = run(attachment(theirs, **commands(theirs)), results)
+    cell, judged = run(attachment(theirs, **commands(theirs), for_s=0.1), results)  # over before the fault is due
     assert (judged.verdict, judged.row["fault"], judged.row["fault_bit"]) == (Verdict.KEPT, "attached", True)
     assert judged.row["ack_gap_s_max"] > 1
     assert "attached" in read_cell(cell)["promise"]["survives"]
@@ -287,6 +289,32 @@ def test_the_whole_command_against_a_socket(
 )
 def test_where_a_rabbitmq_is(at: str, addresses: tuple[str, ...], access: Mapping[str, object]) -> None:
     assert _where(at) == (addresses, access)
+
+
+@pytest.mark.parametrize("still_there", [False, True])
+def test_a_topic_of_rocketmq_is_removed_when_no_broker_has_it_whatever_was_answered(still_there: bool) -> None:
+    def script(asked: rocketmq_server.Asked) -> bytes | None:
+        if asked.code == Request.DELETE_TOPIC_IN_BROKER:
+            return rocketmq_server.answer(asked, code=1, remark="a null TimerMessageStore")
+        if asked.code == Request.GET_ROUTE:
+            brokers = [{"brokerName": "g", "brokerAddrs": {"0": server.address}}]
+            return rocketmq_server.answer(asked, body=json.dumps({"brokerDatas": brokers, "queueDatas": []}).encode())
+        if asked.code == Request.GET_TOPIC_CONFIG:
+            return rocketmq_server.answer(asked, code=0 if still_there else Code.TOPIC_NOT_EXIST)
+        return rocketmq_server.answer(asked)
+
+    server = rocketmq_server.Server(script)
+    profile = find_profile("rocketmq/sync-flush-all-ack")
+    theirs = foreign_module("rocketmq").attach(Asked(profile=profile, at=server.address, topic="t", group="g"))
+    try:
+        if still_there:
+            with pytest.raises(ClusterError, match=r"the topic t is still on .*a null TimerMessageStore"):
+                theirs.remove()
+        else:
+            theirs.remove()
+        assert len(server.of(Request.DELETE_TOPIC_IN_NAME_SERVER)) == 1
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("at", ["", ",", "a", "a:", ":1", "a:x", "u@a:1"])

@@ -37,7 +37,9 @@ def quiet(line: str) -> None:
     pass
 
 
-def up(run: str, cell: str, *, nodes: int = 3, fs: str = "ext4", image: Image | None = None) -> ComposeCluster:
+def up(
+    run: str, cell: str, *, nodes: int = 3, fs: str = "ext4", image: Image | None = None, fakes_clock: bool = False
+) -> ComposeCluster:
     return bring_up(
         broker="node",
         environment={"MQTEST_GREETING": "two words\n'quoted' $x"},
@@ -50,6 +52,7 @@ def up(run: str, cell: str, *, nodes: int = 3, fs: str = "ext4", image: Image | 
         timeout_s=60,
         progress=quiet,
         recipe=RECIPE,
+        fakes_clock=fakes_clock,
     )
 
 
@@ -429,6 +432,28 @@ def test_slow_disk_until_undone_or_until_the_node_ends(cluster: ComposeCluster) 
         cluster.slow_disk(["node-1"], stalled_ms=0, free_ms=20)
 
 
+def test_clock_of_a_node_jumps_stays_so_over_a_restart_and_is_set_right(run: str) -> None:
+    cluster = up(run, "clock", nodes=1, fakes_clock=True)
+    try:
+        cluster.jump_clock(["node-1"], -3600)
+        assert cluster.jump_clock(["node-1"], 3600)["offset_s"]["node-1"] == pytest.approx(3600, abs=2)
+        now = "import time; print(time.time())"
+        assert float(says(cluster, "node-1", now)) == pytest.approx(time.time() + 3600, abs=5)
+        assert float(says(cluster, "names-1", now)) == pytest.approx(time.time(), abs=5)
+        cluster.kill(["node-1"])
+        cluster.start(["node-1"])
+        assert float(says(cluster, "node-1", now)) == pytest.approx(time.time() + 3600, abs=5)
+        assert cluster.reset_clock(["node-1"])["offset_s"]["node-1"] == pytest.approx(0, abs=2)
+        assert float(says(cluster, "node-1", now)) == pytest.approx(time.time(), abs=5)
+    finally:
+        cluster.down()
+
+
+def test_clock_that_cannot_jump(cluster: ComposeCluster) -> None:
+    with pytest.raises(ClusterError, match="not started with a clock that can jump"):
+        cluster.jump_clock(["node-1"], 60)
+
+
 def test_whole_names_a_full_disk_and_a_detached_one(cluster: ComposeCluster) -> None:
     assert cluster.whole() is None
     inside(cluster, "node-2", "sh", "-c", "head -c 500M /dev/zero > /data/fill 2>/dev/null; true")
@@ -472,18 +497,19 @@ def bystander(run: str) -> Iterator[Any]:
 def test_a_plain_volume_is_refused(agent: Agent, bystander: Any) -> None:
     with pytest.raises(RefusedError, match=r"/data lies on device \d+:\d+, which is not a loop device"):
         agent.call("cut", {"targets": [target(bystander, "/data")], "age_s": 0})
-    for command in ("sync", "fill-disks", "fail-disks", "stall-disks", "slow-disks"):
+    more = {"stalled_ms": 1, "free_ms": 1, "seconds": 1}
+    for command in ("sync", "fill-disks", "fail-disks", "stall-disks", "slow-disks", "jump-clocks"):
         with pytest.raises(RefusedError, match="not a loop device"):
-            agent.call(command, {"targets": [target(bystander, "/data")], "stalled_ms": 1, "free_ms": 1})
+            agent.call(command, {"targets": [target(bystander, "/data")], **more})
     assert bystander.exec_run(["sh", "-c", "echo alive > /data/file"]).exit_code == 0
 
 
 def test_a_foreign_process_is_refused(agent: Agent, bystander: Any) -> None:
     with subprocess.Popen(["sleep", "600"]) as foreign:
         try:
-            disks = ("fill-disks", "fail-disks", "stall-disks", "slow-disks")
+            disks = ("fill-disks", "fail-disks", "stall-disks", "slow-disks", "jump-clocks")
             targets = [{**target(bystander, "/data", foreign.pid), "drops": {}}]
-            more = {"age_s": 0, "tag": "x", "tags": ["x"], "stalled_ms": 1, "free_ms": 1}
+            more = {"age_s": 0, "tag": "x", "tags": ["x"], "stalled_ms": 1, "free_ms": 1, "seconds": 1}
             for command in ("kill", "cut", "drop", "let-pass", "dropped", *disks):
                 with pytest.raises(RefusedError, match=f"process {foreign.pid} does not run in container"):
                     agent.call(command, {"targets": targets, **more})
@@ -576,7 +602,7 @@ def test_a_chain_is_not_named_by_anything_else(cluster: ComposeCluster, agent: A
 
 
 def test_a_disk_is_not_named_by_a_path(agent: Agent) -> None:
-    for command in ("remove-disks", "free-disks", "thaw-disks"):
+    for command in ("remove-disks", "free-disks", "thaw-disks", "reset-clocks"):
         with pytest.raises(RefusedError, match="does not name a disk"):
             agent.call(command, {"disks": ["../x"]})
     with pytest.raises(RefusedError, match="does not name a disk"):

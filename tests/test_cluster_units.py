@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mqtest.cluster import leftovers, locks, network
+from mqtest.cluster.agent_program.disks import clock_text
 from mqtest.cluster.agent_program.proofs import containers
 from mqtest.cluster.compose import _roles, disk_variable, project_name
 from mqtest.cluster.engine import connect
@@ -144,6 +145,14 @@ def test_roles_of_too_many_nodes() -> None:
 
 def test_disk_variable() -> None:
     assert disk_variable("rocketmq-ns-1") == "MQTEST_DISK_ROCKETMQ_NS_1"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(b"+00000000000.000\n", 0), (b"+00000003600.000\n", 3600), (b"-00000000000.500\n", -0.5)],
+)
+def test_clock_texts_are_of_one_length(text: bytes, seconds: float) -> None:
+    assert clock_text(seconds) == text
 
 
 def test_project_names_are_what_docker_takes_and_differ_by_run_and_cell() -> None:

@@ -62,7 +62,9 @@ def test_a_machine_without_an_engine_is_examined_all_the_same(monkeypatch: pytes
     found = {each.name: each for each in doctor.examine()}
     assert found["engine"].ok is False
     assert "make setup" in found["engine"].detail
-    assert {found[name].ok for name in ("power cut", "iptables", "netem", "images", "address pool")} == {None}
+    assert {found[name].ok for name in ("power cut", "iptables", "libfaketime", "netem", "images", "address pool")} == {
+        None
+    }
     assert found["disk"].ok is not None
     assert found["client memory"].ok is True
     assert {f"client {name}" for name in CLIENTS} <= found.keys()

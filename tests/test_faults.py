@@ -89,6 +89,8 @@ class RecordingCluster:
     thaw_disk = recorded("thaw", {"stalled_ms": 5})
     slow_disk = recorded("slow", {"cycle_ms": 100})
     unslow_disk = recorded("unslow", {"cycles": 3})
+    jump_clock = recorded("jump", {"offset_s": -5.1})
+    reset_clock = recorded("reset", {"offset_s": 0.0})
 
 
 class LeaderBroker:
@@ -182,6 +184,7 @@ def test_a_power_cut_is_proven_only_by_what_was_forgotten(forgets: bool, evidenc
         ("disk-full", {}, {"probe": "ENOSPC"}, {"probe": "ENOSPC"}, ["fill a-2", "free a-2", "start a-2"]),
         ("disk-failing", {}, {"probe": "EIO"}, {"probe": "EIO"}, ["fail a-2", "kill a-2", "start a-2"]),
         ("disk-stalled", {}, {}, {"stalled_ms": 5}, ["stall a-2", "thaw a-2", "start a-2"]),
+        ("clock-jump", {"seconds": -5}, {"offset_s": -5.1}, {"offset_s": -5.1}, ["jump a-2 -5.0", "reset a-2"]),
         ("disk-slow", {"free_ms": 7}, {}, {"cycles": 3}, ["slow a-2 80.0 7.0", "unslow a-2", "start a-2"]),
     ],
 )

@@ -156,6 +156,13 @@ def test_figures_that_nobody_measured_are_dashes() -> None:
     )  # fmt: skip
 
 
+def test_figures_of_a_pipeline() -> None:
+    one = row(lost=0, acked=20, output_lost=3, output_doubled=40)
+    assert figures(groups([one])[0])[3] == "0 / 20, 3 outputs"
+    assert figures(groups([one])[0])[6] == "40 outputs doubled"
+    assert figures(groups([row(lost=0, acked=20, output_lost=0, output_doubled=0)])[0])[3:7:3] == ("0 / 20", "0")
+
+
 def test_figures_of_repeats_are_the_median_and_the_worst() -> None:
     assert spread([1, 2, 9], count) == "2 (9)"
     assert spread([3, 3], count) == "3"

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from mqtest import ledger
+from mqtest.body import encode
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError
-from mqtest.model import Consume, Workload
+from mqtest.model import Consume, Kind, Wiring, Workload
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
+from tests.amqp_server import amqp_server
 from tests.memory_rig import Rig, profile, running
 
 LOAD = Workload(rate_per_s=500, consume=Consume.LIVE)
@@ -85,6 +87,37 @@ def test_a_consumer_that_is_killed_comes_back_and_goes_on(tmp_path: Path) -> Non
     receipts = ledger.load_receipts(tmp_path / "receipts.0")
     assert np.array_equal(receipts["seq"][: len(before["seq"])], before["seq"])
     assert set(receipts["epoch"].tolist()) == {0, 1}
+
+
+def test_what_came_while_an_automatic_consumer_left_is_in_its_ledger(tmp_path: Path) -> None:
+    with amqp_server() as server:
+        wiring = Wiring(
+            broker="rabbitmq",
+            client="pika",
+            kind=Kind.QUEUE,
+            acknowledged=True,
+            addresses=(server.address,),
+            topic="t",
+            places=1,
+            group="g",
+            producer={},
+            consumer={"auto_ack": True},
+        )
+        folder = str(tmp_path / "receipts.0")
+        one = WorkerPlan(
+            role=Role.CONSUMER, number=0, run_number=7, wiring=wiring, workload=LOAD, folder=folder, settle_s=5
+        )
+        group = Workers("test", lambda _event: None)
+        group.start([one])
+        group.go(Role.CONSUMER)
+        wait_until(lambda: server.no_ack, 10, "a consumer")
+        server.deliver(1, encode(7, 0, 0, 0, 64))
+        wait_until(lambda: group.total("delivered") == 1, 10, "a receipt")
+        server.on_the_way = [(2, encode(7, 0, 1, 0, 64)), (3, encode(7, 0, 2, 0, 64))]
+        group.stop(Role.CONSUMER)
+        group.wait_done(Role.CONSUMER, 10)
+        group.close()
+    assert list(ledger.load_receipts(tmp_path / "receipts.0")["seq"]) == [0, 1, 2]
 
 
 def test_a_crashed_worker_that_stays_down_is_done_and_told_later_what_it_missed(tmp_path: Path) -> None:

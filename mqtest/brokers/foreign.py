@@ -62,8 +62,8 @@ class Foreign(Reachable, Protocol):
         """Use the places that are there, from their ends on."""
 
     def create(self, places: int, replicas: int | None) -> None:
-        """Make the topic, with the profile's `topic` settings; as many replicas as the cluster would give without a
-        number. Raises SettingError for a setting that the broker refuses."""
+        """Make the topic, with the profile's `topic` settings; without a number with the replicas that a careful owner
+        gives it (three of Kafka and a quorum queue). Raises SettingError for a setting that the broker refuses."""
 
     def remove(self) -> None:
         """Delete the topic."""

@@ -36,6 +36,8 @@ _OF_THE_TOPIC: Final = {
     "log.flush.interval.ms": "flush.ms",
 }
 """settings of a node that a topic can have for itself: our topic gets those of the profile"""
+_COPIES: Final = 3
+"""of a topic that is made, where there are so many nodes"""
 _LOOK_S: Final = 2.0
 
 
@@ -75,8 +77,9 @@ class KafkaForeign:
         settings = self._asked.profile.settings
         asked = {_OF_THE_TOPIC[k]: text(v) for k, v in settings.get("broker", {}).items() if k in _OF_THE_TOPIC}
         asked |= {key: text(value) for key, value in settings.get("topic", {}).items()}
-        topic = NewTopic(self._asked.topic, num_partitions=places, replication_factor=replicas or -1, config=asked)
         with self._admin("create the topic") as admin:
+            copies = replicas or min(_COPIES, len(admin.list_topics(timeout=ADMIN_TIMEOUT_S).brokers))
+            topic = NewTopic(self._asked.topic, num_partitions=places, replication_factor=copies, config=asked)
             made = admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S)
             try:
                 made[self._asked.topic].result(ADMIN_TIMEOUT_S + 1)

@@ -123,6 +123,13 @@ class Cluster(Protocol):
     def unslow_disk(self, names: Sequence[str]) -> Evidence:
         """Undo slow_disk. Evidence: cycles, and for how long in all each stood still."""
 
+    def jump_clock(self, names: Sequence[str], seconds: float) -> Evidence:
+        """Set the wall clocks of nodes ahead, or back; only of a cluster that was brought up for it. Evidence: by how
+        much each is off, as the node itself says."""
+
+    def reset_clock(self, names: Sequence[str]) -> Evidence:
+        """Set them right. Evidence: likewise."""
+
     def exited(self) -> Mapping[str, int]:
         """Nodes that do not run now, with their exit codes."""
 

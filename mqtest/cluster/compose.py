@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from testcontainers.compose import DockerCompose
 
 from mqtest.brokers import Door
 from mqtest.cluster import agent as agents
-from mqtest.cluster import disks, links, network
+from mqtest.cluster import clocks, disks, links, network
 from mqtest.cluster.agent import Agent
 from mqtest.cluster.containers import PROJECT_LABEL, ComposeCluster, remove
 from mqtest.cluster.disks import Disk
@@ -58,13 +60,14 @@ def bring_up(
     timeout_s: float,
     progress: Progress,
     recipe: Path | None = None,
+    fakes_clock: bool = False,
     door: Door | None = None,
 ) -> ComposeCluster:
     """Bring up the first `nodes` brokers of a compose file, and all its coordinators.
 
     A service called `<broker>-<n>` is a broker, any other a coordinator. `recipe` is the compose file, by default the
-    one of the broker. With a `door`, clients come to it through proxies. `timeout_s` bounds compose. Raises
-    UsageError, EngineError, ClusterError; whatever was made is removed then.
+    one of the broker. With a `door`, clients come to it through proxies; with `fakes_clock` the nodes' wall clocks can
+    jump. `timeout_s` bounds compose. Raises UsageError, EngineError, ClusterError; whatever was made is removed then.
     """
     file = recipe or recipes() / broker / "compose.yaml"
     project = project_name(run, cell)
@@ -82,19 +85,20 @@ def bring_up(
         }
         if door is not None:
             variables["MQTEST_VIA"] = links.via(variables["MQTEST_SUBNET"])
-        compose = _compose(file, variables, timeout_s)
-        roles = _roles(_services(compose), broker, nodes)
+        mounts = _services(_compose([file], variables, timeout_s))
+        roles = _roles(sorted(mounts), broker, nodes)
         progress(f"making {len(roles)} disks of {disk_mb} MB, {fs}")
         for name, disk in disks.make(agent, [f"{project}.{name}" for name in roles], fs, disk_mb).items():
             made[name.rpartition(".")[2]] = disk
         variables |= {disk_variable(name): disk.device for name, disk in made.items()}
         progress(f"starting {', '.join(roles)} on {subnet}")
-        with _quiet():
-            compose = _compose(file, variables, timeout_s)
+        with _quiet(), _clocks({name: mounts[name] for name in roles} if fakes_clock else {}) as more:
+            compose = _compose([file, *more], variables, timeout_s)
             compose.services = list(roles)
             _up(compose, timeout_s)
         network.guard(agent.client, progress)
-        cluster = _cluster(agent, project, roles, image, made, str(subnet[1]))  # what the engine gives to the bridge
+        gateway = str(subnet[1])  # what the engine gives to the bridge
+        cluster = _cluster(agent, project, roles, image, made, mounts, gateway)
         if door is not None:
             named = {PROJECT_LABEL: project}
             cluster.links, cluster.nodes = links.start(agent.client, named, run, cluster.nodes, door, progress)
@@ -111,9 +115,9 @@ def disk_variable(service: str) -> str:
     return f"MQTEST_DISK_{service.upper().replace('-', '_')}"
 
 
-def _compose(file: Path, variables: Mapping[str, str], timeout_s: float) -> DockerCompose:
+def _compose(files: Sequence[Path], variables: Mapping[str, str], timeout_s: float) -> DockerCompose:
     """A DockerCompose that is bounded in time, and sees our variables and none that are about in the environment."""
-    compose = DockerCompose(context=file.parent, compose_file_name=file.name, wait=False)
+    compose = DockerCompose(context=files[0].parent, compose_file_name=[str(file) for file in files], wait=False)
     stray = [f"--unset={name}" for name in os.environ if name.startswith(("MQTEST_", "COMPOSE_"))]
     pairs = [f"{name}={value}" for name, value in variables.items()]
     bound = ["timeout", "--foreground", "--kill-after=5", f"{timeout_s:g}"]
@@ -121,12 +125,33 @@ def _compose(file: Path, variables: Mapping[str, str], timeout_s: float) -> Dock
     return compose
 
 
-def _services(compose: DockerCompose) -> list[str]:
-    command = [*compose.docker_compose_command(), "config", "--services"]
+def _services(compose: DockerCompose) -> dict[str, str]:
+    """Service -> where its disk is mounted."""
+    command = [*compose.docker_compose_command(), "config", "--format", "json"]
     done = subprocess.run(command, cwd=compose.context, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         raise ClusterError(f"compose does not take {compose.context}: {_last_line(done.stderr)}")
-    return sorted(done.stdout.split())
+    services: dict[str, Any] = json.loads(done.stdout)["services"]
+    found = {}
+    for name, service in services.items():
+        mounts = [mount["target"] for mount in service.get("volumes", ()) if mount["type"] == "volume"]
+        if len(mounts) != 1:
+            raise ClusterError(f"{name} has {len(mounts)} volumes; one is wanted, its disk")
+        found[name] = mounts[0]
+    return found
+
+
+@contextlib.contextmanager
+def _clocks(mounts: Mapping[str, str]) -> Iterator[Sequence[Path]]:
+    """A compose file that lets the clocks of these services jump; none when there are none."""
+    if not mounts:
+        yield ()
+        return
+    services = {name: {"environment": clocks.environment(mount)} for name, mount in mounts.items()}
+    with tempfile.TemporaryDirectory(prefix="mqtest-") as folder:
+        file = Path(folder) / "clocks.json"
+        file.write_text(json.dumps({"services": services}))
+        yield (file,)
 
 
 def _roles(services: Sequence[str], broker: str, nodes: int) -> dict[str, str]:
@@ -172,24 +197,31 @@ def _quiet() -> Iterator[None]:
 
 
 def _cluster(
-    agent: Agent, project: str, roles: Mapping[str, str], image: Image, made: Mapping[str, Disk], gateway: str
+    agent: Agent,
+    project: str,
+    roles: Mapping[str, str],
+    image: Image,
+    made: Mapping[str, Disk],
+    data: Mapping[str, str],
+    gateway: str,
 ) -> ComposeCluster:
-    """Reads addresses and data directories back from the engine."""
-    nodes, data = [], {}
+    """Reads the addresses back from the engine."""
     with asking("looking at the new containers"):
         found = {
-            one.labels[SERVICE_LABEL]: one
+            one.labels[SERVICE_LABEL]: one.attrs["NetworkSettings"]["Networks"]
             for one in agent.client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"})
         }
+    nodes = []
     for name, role in roles.items():
-        attrs = found[name].attrs
-        (attachment,) = attrs["NetworkSettings"]["Networks"].values()
+        (attachment,) = found[name].values()
         nodes.append(Node(name, attachment["IPAMConfig"]["IPv4Address"], role))
-        mounts = [mount["Destination"] for mount in attrs["Mounts"] if mount["Type"] == "volume"]
-        if len(mounts) != 1:
-            raise ClusterError(f"{name} has {len(mounts)} volumes; one is wanted, its disk")
-        data[name] = mounts[0]
     facts = {"tag": image.tag, "id": image.id, "origin": image.origin}
     return ComposeCluster(
-        agent=agent, project=project, nodes=tuple(nodes), image=facts, disks=made, data=data, gateway=gateway
+        agent=agent,
+        project=project,
+        nodes=tuple(nodes),
+        image=facts,
+        disks=made,
+        data={name: data[name] for name in roles},
+        gateway=gateway,
     )

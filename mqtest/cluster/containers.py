@@ -6,6 +6,7 @@ time. Nodes that do not run are left out of what is done to them. compose.py bri
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,16 @@ from mqtest.cluster.disk_faults import DiskFaults
 from mqtest.cluster.disks import Disk
 from mqtest.cluster.engine import asking, together
 from mqtest.cluster.holds import Drop, Holds
-from mqtest.errors import ClusterError, MqtestError
+from mqtest.errors import ClusterError, MqtestError, WaitTimeout
 from mqtest.model import Node
 
 WITNESS_AGE_S: Final = 1.0
 """how long before the cut the witnesses are written"""
 EXIT_S: Final = 30.0
 """at most, from SIGKILL until the engine has noticed"""
+CLOCK_S: Final = 10.0
+"""at most, until a clock is seen to follow"""
+CLOCK_SLACK_S: Final = 2.0
 PROJECT_LABEL: Final = "com.docker.compose.project"
 FULL: Final = 0.02
 """a disk with less free than this part is no proof against a broker"""
@@ -143,7 +147,7 @@ class ComposeCluster:
             raise ClusterError(f"direction {direction!r} is none: one of {', '.join(WAYS)}")
         drops = {}
         for name in names:
-            addresses = tuple(sorted(self._address(peer) for peer in peers if peer != name))
+            addresses = tuple(sorted({one for peer in peers if peer != name for one in self._addresses(peer)}))
             if addresses:
                 drops[name] = Drop(peers=addresses, ways=WAYS[direction])
         return self._holds.add(tag, drops)
@@ -189,6 +193,17 @@ class ComposeCluster:
     def unslow_disk(self, names: Sequence[str]) -> Evidence:
         """Undo slow_disk. Evidence: by node `cycles`, and `stalled_ms` in all."""
         return self._disk_faults.unslow(names)
+
+    def jump_clock(self, names: Sequence[str], seconds: float) -> Evidence:
+        """Set the wall clocks of nodes that run ahead, or back. Evidence: `offset_s` by node, as its `date` says; empty
+        unless all follow."""
+        self.agent.call("jump-clocks", {"targets": self._targets(names), "seconds": seconds})
+        return self._clocks_off_by(names, seconds)
+
+    def reset_clock(self, names: Sequence[str]) -> Evidence:
+        """Set the wall clocks right, whether the nodes run or not. Evidence: `offset_s` by node that runs."""
+        self.agent.call("reset-clocks", {"disks": [self.disks[name].image for name in names]})
+        return self._clocks_off_by(names, 0)
 
     # --- questions ---
 
@@ -247,8 +262,28 @@ class ComposeCluster:
         self._holds.before_death(names)
         self._disk_faults.before_death(names)
 
-    def _address(self, peer: str) -> str:
-        return self.gateway if peer == HOST else self._node(peer).address
+    def _clocks_off_by(self, names: Sequence[str], seconds: float) -> Evidence:
+        running = [name for name in names if self._state(name)["Status"] == "running"]  # a frozen one tells no time
+        off: dict[str, float] = {}
+
+        def all_follow() -> bool:
+            with asking("looking at clocks"):
+                for name in running:
+                    said: Any = self._container(name).exec_run(["date", "+%s.%N"])
+                    off[name] = round(float(said.output) - time.time(), 1)
+            return all(abs(each - seconds) < CLOCK_SLACK_S for each in off.values())
+
+        try:
+            wait_until(all_follow, CLOCK_S, f"the clocks of {', '.join(running)} to be set")
+        except WaitTimeout:
+            return {}
+        return {"offset_s": off} if off else {}
+
+    def _addresses(self, peer: str) -> list[str]:
+        """Of a node, or of all that clients come from: the host, and their proxies where there are some."""
+        if peer != HOST:
+            return [self._node(peer).address]
+        return [self.gateway, *(node.via.partition(":")[0] for node in self.nodes if node.via)]
 
     def _container(self, name: str) -> Container:
         return self.agent.client.containers.get(f"{self.project}-{name}-1")

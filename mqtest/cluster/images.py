@@ -41,7 +41,7 @@ Progress = Callable[[str], None]
 
 BASE: Final = "mqtest/base:trixie"
 BUILDER: Final = "mqtest/builder:1"
-AGENT: Final = "mqtest/agent:1"
+AGENT: Final = "mqtest/agent:2"
 TOXIPROXY_VERSION: Final = "2.12.0"
 TOXIPROXY: Final = f"mqtest/toxiproxy:{TOXIPROXY_VERSION}"
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 import docker
 
 from mqtest.brokers import Door
-from mqtest.clock import wait_until
+from mqtest.clock import now_ns, wait_until
 from mqtest.cluster import Evidence, images
 from mqtest.cluster.engine import asking, labels, together
 from mqtest.cluster.toxics import Toxiproxy, toxics
@@ -57,34 +57,41 @@ class Links:
     _in_force: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """tag → (proxy, name of a toxic)"""
     _passed: dict[str, int] = field(default_factory=dict)
-    """tag → bytes that had gone through when its toxics were put there"""
+    """tag → bytes that had gone through when the probes were done"""
 
     def impair(self, action: str, names: Sequence[str], settings: Mapping[str, Value], tag: str) -> Evidence:
-        """Put the toxics of an action on these nodes' links. Evidence: by node what a probe saw `before` and `after`
-        (ms until the broker's first answer; None: closed, or no answer); empty when that does not show the action."""
+        """Put the toxics of an action on these nodes' links. Evidence: by node what probes saw `before` and `after` (ms
+        until the broker's first answer; None: closed, or no answer) and `begun_ns`, since when the links are bad; empty
+        when the probes do not show the action."""
         hit = [name for name in names if name in self.proxies]
         before = self._probed(hit)
-        self._passed[tag] = self._bytes()
         wanted = {f"{tag}-{toxic.stream}": toxic for toxic in toxics(action, settings)}
         for proxy in hit:
             for name, toxic in wanted.items():
                 self._in_force.setdefault(tag, []).append((proxy, name))
                 self._server().add(proxy, name, toxic)
+        begun_ns = now_ns()
         after = self._probed(hit)
+        self._passed[tag] = self._bytes()
         if not hit or not all(_shows(action, settings, before[name], after[name]) for name in hit):
             return {}
         seen = {name: {"before": before[name], "after": after[name]} for name in hit}
-        return {"answer_ms": seen, "toxics": {name: toxic._asdict() for name, toxic in wanted.items()}}
+        return {
+            "begun_ns": begun_ns,
+            "answer_ms": seen,
+            "toxics": {name: toxic._asdict() for name, toxic in wanted.items()},
+        }
 
     def restore(self, tag: str) -> Evidence:
-        """Take the toxics of a tag away. Evidence: which were `listed` until then and how many bytes went through the
-        proxies meanwhile; empty when one was not listed, or nothing went through."""
-        ours = self._in_force.pop(tag, [])
+        """Take the toxics of a tag away. Evidence: which were `listed` until then, how many bytes of clients, not of
+        probes, went through meanwhile; empty when one was not listed, or nothing went through."""
+        ours = self._in_force.get(tag, [])
         server = self._server()
         listed = {proxy: sorted(server.listed(proxy)) for proxy in dict.fromkeys(proxy for proxy, _ in ours)}
         passed_bytes = self._bytes() - self._passed.pop(tag, 0)
         for proxy, name in ours:
             server.remove(proxy, name)
+        self._in_force.pop(tag, None)
         if not ours or passed_bytes <= 0 or any(name not in listed[proxy] for proxy, name in ours):
             return {}
         return {"listed": listed, "passed_bytes": passed_bytes}

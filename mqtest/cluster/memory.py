@@ -198,6 +198,14 @@ class MemoryCluster:
         """See Cluster: nothing to undo."""
         return {}
 
+    def jump_clock(self, names: Sequence[str], seconds: float) -> Evidence:
+        """See Cluster; raises ClusterError."""
+        raise ClusterError(f"{_NAME} has no clock of its own")
+
+    def reset_clock(self, names: Sequence[str]) -> Evidence:
+        """See Cluster: nothing to undo."""
+        return {}
+
     def exited(self) -> Mapping[str, int]:
         """See Cluster."""
         if self._process is None or self._running() is not None:

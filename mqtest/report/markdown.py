@@ -45,7 +45,7 @@ _HOW_TO_READ = """\
 - **broken**: acknowledged messages are gone, or doubled, or out of order, where the promise says otherwise; or something was read that cannot be.
 - **dead**: disks, network and engine were whole, yet the cluster did not come back whole in time: nodes ended, none leads, or a replica stays out of sync.
 - **unknown**: the broker could not be read to its end, or mqtest failed; nothing is said about loss. **invalid**: the fault did not bite, or too little was acknowledged to tell.
-- **lost / acked**: acknowledged messages that a complete read of the broker after its recovery did not find. **read, then lost**: of these, the ones that a consumer had already been given.
+- **lost / acked**: acknowledged messages that a complete read of the broker after its recovery did not find. **read, then lost**: of these, the ones that a consumer had already been given. **outputs**: of a pipeline: what it had to write and did not.
 - **cells that lost**: k of n repeats. Where 0 of n lost, the share of such cells that lose is at most 3/n, with 95 % confidence (rule of three): one clean cell bounds nothing.
 - **duplicates**: *stored twice* at two positions of a log; *redelivered* by the broker and flagged so (or a position of a log read again); *unflagged* ones are second copies.
 - **longest ack gap**: the longest time without any acknowledgement. **first ack after fault**: from the fault to the first acknowledgement of a message sent after it.

@@ -194,7 +194,12 @@ def cells_that_lost(group: Group) -> str:
 
 def duplicates(rows: Sequence[Row]) -> str:
     """By cause, the worst cell's number of each; `0` when all that was measured is 0."""
-    causes = {"stored_twice": "stored twice", "redelivered": "redelivered", "redelivered_unflagged": "unflagged"}
+    causes = {
+        "stored_twice": "stored twice",
+        "redelivered": "redelivered",
+        "redelivered_unflagged": "unflagged",
+        "output_doubled": "outputs doubled",
+    }
     worst = {name: max(values) for key, name in causes.items() if (values := _all(rows, key))}
     if not worst:
         return NOT_MEASURED
@@ -264,12 +269,15 @@ def millis(value: float) -> str:
 
 
 def _loss_of(group: Group) -> str:
-    """`12 / 20,000`; for a profile without acknowledgements `12 not found / 20,000 sent`."""
+    """`12 / 20,000`; for a profile without acknowledgements `12 not found / 20,000 sent`; where a pipeline lost outputs
+    `0 / 20,000, 12 outputs`."""
     rows = group.proven or group.rows
     if not any(measured(row, "lost") is not None for row in rows) and (missing := _all(rows, "not_found")):
         return f"{spread(missing, count)} not found / {spread(_all(rows, 'sent'), count, worst=statistics.median)} sent"
     acked = spread(_all(rows, "acked"), count, worst=statistics.median)
-    return f"{spread(_all(rows, 'lost'), count)} / {acked}"
+    outputs = _all(rows, "output_lost")
+    more = f", {spread(outputs, count)} outputs" if any(outputs) else ""
+    return f"{spread(_all(rows, 'lost'), count)} / {acked}{more}"
 
 
 def _all(rows: Iterable[Row], key: str) -> list[float]:

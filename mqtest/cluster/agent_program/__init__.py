@@ -8,5 +8,6 @@ proves first that what it touches is ours (`proofs`):
     disks        image files with a filesystem, attached to loop devices
     power        silence, disks that forget, and death; SIGKILL; the witness files
     disk_faults  disks that fill up, fail, stand still or limp
+    clocks       wall clocks that jump
     packets      iptables rules in a node's network namespace
 """

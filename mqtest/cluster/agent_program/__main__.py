@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import disk_faults, disks, packets, power
+from . import clocks, disk_faults, disks, packets, power
 from .proofs import FailedError, RefusedError, Target
 
 Request = Mapping[str, Any]
@@ -63,6 +63,8 @@ COMMANDS: Mapping[str, Callable[[Request], object]] = {
     "thaw-disks": lambda request: disk_faults.thaw(request["disks"]),
     "slow-disks": lambda request: disk_faults.slow(_targets(request), request["stalled_ms"], request["free_ms"]),
     "unslow-disks": lambda request: disk_faults.unslow(request["containers"]),
+    "jump-clocks": lambda request: clocks.jump(_targets(request), request["seconds"]),
+    "reset-clocks": lambda request: clocks.reset(request["disks"]),
     "drop": _drop,
     "let-pass": _let_pass,
     "dropped": _dropped,

@@ -1,9 +1,10 @@
 """A disk of its own for each node: an image file in our volume, a filesystem in it, a loop device before it.
 
 An image is allocated whole, so that a node never meets the host's full disk as an I/O error. A new disk is as empty
-as a RAM disk (no lost+found, which Kafka takes for a damaged partition), but for the two witness files of the power
-cut and two empty ones of the other disk faults: writable by anybody, because a broker's image may change their owner
-and the agent has no right over other users' files. Only loop devices with a backing file of ours are ever detached.
+as a RAM disk (no lost+found, which Kafka takes for a damaged partition), but for files of ours: the two witnesses of
+the power cut, two empty ones of the other disk faults, and a clock with the library that reads it. They are writable
+by anybody, because a broker's image may change their owner and the agent has no right over other users' files. Only
+loop devices with a backing file of ours are ever detached.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ UNSYNCED = ".mqtest-unsynced"
 WITNESS_BYTES = 4096
 FILLER = ".mqtest-filler"
 PROBE = ".mqtest-probe"
+CLOCK = ".mqtest-clock"
+LIBRARY = ".mqtest-faketime.so"
 
 LOOP_CLR_FD = 0x4C01
 SPARE_BYTES = 1 << 30
@@ -87,7 +90,15 @@ def _furnish(device: str, fs: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             (point / "lost+found").rmdir()
         witness = b"0".ljust(WITNESS_BYTES)
-        for name, text in {SYNCED: witness, UNSYNCED: witness, FILLER: b"", PROBE: b""}.items():
+        files = {
+            SYNCED: witness,
+            UNSYNCED: witness,
+            FILLER: b"",
+            PROBE: b"",
+            CLOCK: clock_text(0),
+            LIBRARY: _faketime(),
+        }
+        for name, text in files.items():
             fd = os.open(point / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 os.fchmod(fd, 0o666)
@@ -95,6 +106,15 @@ def _furnish(device: str, fs: str) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def clock_text(seconds: float) -> bytes:
+    """What libfaketime reads; always of one length, so that it is overwritten in one piece."""
+    return f"{seconds:+016.3f}\n".encode()
+
+
+def _faketime() -> bytes:
+    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")).read_bytes()
 
 
 @contextlib.contextmanager
