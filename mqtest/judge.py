@@ -20,7 +20,7 @@ from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
 from mqtest.neighbourhood import Neighbourhood, neighbourhoods
 from mqtest.timeline import Timeline, timeline
-from mqtest.verdict import Facts, fault_bit, felt, might_have_lost, verdict
+from mqtest.verdict import Facts, fault_bit, felt, verdict
 
 COLUMNS: tuple[str, ...] = (
     "run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "repeat",
@@ -51,12 +51,8 @@ class Judgement:
     reason: str
     timeline: Timeline | None = None
     """None: not measured"""
-    surprise: str | None = None
-    """the promise that was broken, or None"""
-    toothless: str | None = None
-    """this cell was one of those of which some must lose, and lost nothing; a surprise where none of them lost"""
     neighbourhoods: Mapping[str, tuple[Neighbourhood, ...]] = field(default_factory=dict)
-    """of a surprise, by check: the first messages concerned, with their neighbours"""
+    """of a broken promise, by check: the first messages concerned, with their neighbours"""
 
 
 def judge(cell_dir: Path) -> Judgement:
@@ -87,13 +83,12 @@ def judge(cell_dir: Path) -> Judgement:
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
     decided, reason = verdict(facts)
-    judgement = replace(_judgement(cell, cell_dir, findings, found, decided, reason), timeline=timeline(history))
-    if decided is Verdict.BROKEN:
-        around = {f.check: neighbourhoods(history, f.messages) for f in findings if f.messages}
-        return replace(judgement, surprise=judgement.reason, neighbourhoods=around)
-    if cell.get("must_lose") and decided is Verdict.KEPT and might_have_lost(facts):
-        return replace(judgement, toothless=f"{judgement.reason}, which its promise does not cover")
-    return judgement
+    broken = decided is Verdict.BROKEN
+    return replace(
+        _judgement(cell, cell_dir, findings, found, decided, reason),
+        timeline=timeline(history),
+        neighbourhoods={f.check: neighbourhoods(history, f.messages) for f in findings if broken and f.messages},
+    )
 
 
 def _judgement(

@@ -119,11 +119,6 @@ def covers(promise: Promise, fault: str, nodes: int, groups: Sequence[Sequence[s
     return by_name or all(any(_matches(entry, group) for entry in listed) for group in asked)
 
 
-def might_have_lost(facts: Facts) -> bool:
-    """Whether the fault is one that the profile does not promise to survive."""
-    return not (facts.acknowledged and covers(facts.promise, facts.fault, facts.nodes, facts.groups))
-
-
 def _matches(patterns: Sequence[str], steps: Sequence[str]) -> bool:
     orders = permutations(steps) if len(patterns) == len(steps) else ()
     return any(all(map(fnmatchcase, order, patterns)) for order in orders)

@@ -106,6 +106,7 @@ _FLUSH: list[tuple[str, dict[str, str], FlushInterval | None]] = [
     ("kafka", {"broker.log.flush.interval.messages": "1", "topic.flush.messages": "2"}, None),
     ("kafka", {"broker.log.flush.interval.messages": NEVER, "broker.log.flush.interval.ms": ""}, None),
     ("kafka", {"broker.log.flush.interval.ms": "1000"}, None),
+    ("kafka", {"broker.log.flush.scheduler.interval.ms": "1000"}, None),
     ("kafka", {"broker.log.flush.interval.ms": "1000", "broker.log.flush.scheduler.interval.ms": NEVER}, None),
     ("kafka", {"topic.flush.ms": NEVER, "broker.log.flush.scheduler.interval.ms": "1000"}, None),
     ("kafka", {"broker.log.flush.interval.ms": "1000", "broker.log.flush.scheduler.interval.ms": "500"},

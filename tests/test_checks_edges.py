@@ -172,6 +172,8 @@ class TestRecoveryAtItsEdges:
         other = {"event": "members", "t_ns": at(11), "node": "c"}
         folder = write_cell_folder(tmp_path, sends=each(every(0.5, 0, 30)), events=[other, leader], **FAULT)
         assert find("recovery", folder).count == 3  # new leader, rate, in sync
+        silent = write_cell_folder(tmp_path / "b", sends=each(every(0.5, 0, 30)), **FAULT)
+        assert find("recovery", silent).count == 2
         assert stage(folder, "new_leader_s") == 1.9
 
     def test_outages_are_those_of_the_worst_place(self, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ _STRANGERS = [
     ([Got(0, producer=3)], 1, 0),
     ([Got(0, producer=RUNNER, received_s=41)], 0, 0),
     ([Got(77, producer=RUNNER)], 1, 0),
+    ([Got(1, producer=RUNNER)], 1, 0),  # the runner sent one, its fence
     ([CORRUPT, FOREIGN, Got(9), Got(0)], 2, 1),
 ]
 
@@ -183,6 +184,13 @@ class TestComplete:
     def test_the_audit_does_not_hold_the_fence(self, tmp_path: Path) -> None:
         fence = Sent(0, producer=RUNNER, sent_s=40)
         folder = write_cell_folder(tmp_path, sends=[*self.rows[0], fence], audit=self.rows[1], fences=False)
+        assert self.incomplete(folder) == "the audit does not hold the fence of place 0"
+
+    @pytest.mark.parametrize("flag", [Flag.CORRUPT, Flag.FOREIGN])
+    def test_a_fence_that_proves_nothing(self, tmp_path: Path, flag: Flag) -> None:
+        fence = Sent(0, producer=RUNNER, sent_s=40)
+        audit = [*self.rows[1], Got(0, 98, producer=RUNNER, flags=flag)]
+        folder = write_cell_folder(tmp_path, sends=[*self.rows[0], fence], audit=audit, fences=False)
         assert self.incomplete(folder) == "the audit does not hold the fence of place 0"
 
     def test_an_older_message_of_the_runner_is_not_the_fence(self, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mqtest.fault_log import groups_of
 from mqtest.model import Duplicates, Order, Promise, Verdict
-from mqtest.verdict import Facts, covers, fault_bit, felt, might_have_lost, verdict
+from mqtest.verdict import Facts, covers, fault_bit, felt, verdict
 
 PROMISE = Promise(
     survives=("none", "kill:leader", "kill:all+partition:one"),
@@ -332,11 +332,3 @@ def test_a_fault_that_bit_in_part_is_judged_as_what_is_left_of_it(
     lost = with_found(replace(KEPT, fault="a-schedule", groups=groups, felt=left, bit=False), lost=5)
     assert verdict(lost)[0] is decided
     assert judged_as is None or verdict(lost)[1] == f"5 lost under {judged_as}"
-
-
-@pytest.mark.parametrize(
-    ("facts", "might"),
-    [(KEPT, False), (UNLISTED, True), (replace(KEPT, acknowledged=False), True)],
-)
-def test_what_might_have_lost(facts: Facts, might: bool) -> None:
-    assert might_have_lost(facts) is might
