@@ -192,7 +192,7 @@ def _probed(answering: bool) -> list[Capability]:
 
     return [
         capability("iptables", "with statistic match", "partitions, packet loss", "no partition faults"),
-        capability("libfaketime", "sets a clock", "wall clocks of nodes that jump", "no clock faults"),
+        capability("libfaketime", "sets a clock", "wall clocks that jump, of RabbitMQ alone", "no clock faults"),
         capability("netem", "works", "packet delay and loss on a link", "Toxiproxy and iptables serve instead"),
     ]
 

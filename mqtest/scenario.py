@@ -262,7 +262,8 @@ def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
     module = broker_module(profile.broker)
     if arm.workload.transformers and not getattr(module, "PIPELINES", False):
         raise UsageError(f"{path}: workload.transformers: {profile.broker} has none; allowed: 0")
-    allowed = [action for action in FAULTS if action in getattr(module, "FAULTS", FAULTS)]
+    known, refused = getattr(module, "FAULTS", FAULTS), getattr(module, "NO_FAULTS", ())
+    allowed = [action for action in FAULTS if action in known and action not in refused]
     targets = [target for target in TARGETS if target not in module.NO_TARGETS]
     for step in fault.steps:
         if step.action not in allowed:

@@ -104,3 +104,15 @@ def test_shipped_scenarios_load_and_plan(path: Path) -> None:
     assert len(cells) == len(pairs) * len(scenario.arms) * scenario.repeats
     head = path.read_text().splitlines()[0]
     assert head.startswith(f"# {len(cells)} cells, "), "its cells and time stand in its head"
+
+
+def test_a_fault_that_a_broker_cannot_have(tmp_path: Path) -> None:
+    text = (
+        locate("live")
+        .read_text()
+        .replace('must_lose = ["power-cut:all"]', "")
+        .replace("power-cut:all", "clock-jump:one")
+    )
+    with pytest.raises(UsageError, match="kafka cannot have 'clock-jump'; allowed: none, kill"):
+        load(write(tmp_path, text))
+    load(write(tmp_path, text.replace('"kafka/acks-all", ', "").replace(', "rocketmq/async-flush"', "")))

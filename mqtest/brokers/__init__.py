@@ -1,7 +1,8 @@
 """What mqtest must be able to ask of a broker: the protocol Broker, and the table of brokers.
 
 A broker is one module here and one folder in compose/. The module has `environment` (how a profile becomes the
-variables of compose.yaml), `NO_TARGETS` (whom a fault cannot hit there) and `connect`. It brings the cluster ready,
+variables of compose.yaml), `NO_TARGETS` (whom a fault cannot hit there), perhaps `NO_FAULTS`, and `connect`. It
+brings the cluster ready,
 finds the leader, reads settings back, and says what is left to consume. It never produces or consumes; clients do.
 Every call is bounded and raises ClusterError; "ready" is what the broker itself says, never an open port.
 """
@@ -86,6 +87,8 @@ class BrokerModule(Protocol):
 
     NO_TARGETS: Sequence[str]
     """of targets.TARGETS"""
+    NO_FAULTS: Sequence[str]
+    """of faults.FAULTS; absent where there is nothing to leave out"""
     DOOR: Door
     """absent where no proxy can stand between"""
 
