@@ -114,6 +114,18 @@ def test_strangers(tmp_path: Path, receipts: list[Got], foreign: int, corrupt: i
     assert (loaded.foreign, loaded.corrupt, len(loaded.strangers)) == (foreign, corrupt, foreign + corrupt)
 
 
+def test_without_messages_of_the_runner_none_of_them_is_known(tmp_path: Path) -> None:
+    runners = Got(0, producer=RUNNER)
+    folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0)], receipts=[runners], fences=False)
+    assert history.load(folder).foreign == 1
+
+
+def test_acknowledged_unless_the_cell_says_otherwise(tmp_path: Path) -> None:
+    folder = write_cell_folder(tmp_path, sends=[Sent(0)])
+    ledger.write_cell(folder, {k: v for k, v in ledger.read_cell(folder).items() if k != "acknowledged"})
+    assert fates(history.load(folder)) == ["LOST"]
+
+
 def test_a_corrupt_receipt_proves_nothing(tmp_path: Path) -> None:
     flagged = Got(0, flags=Flag.CORRUPT)
     folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0)], receipts=[flagged])
