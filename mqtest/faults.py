@@ -345,6 +345,6 @@ FAULTS: Mapping[str, Action] = {
     "link-reset": _on_links("link-reset", "every connection is closed as soon as something is said", after_ms=0),
     "link-timeout": _on_links("link-timeout", "nothing gets through, and the connection is closed", timeout_ms=2000),
     "link-slicer": _on_links(
-        "link-slicer", "data arrives in small pieces", size_bytes=64, spread_bytes=32, gap_us=100, proven_by_undo=True
+        "link-slicer", "data arrives in small pieces", size_bytes=256, spread_bytes=128, gap_us=100, proven_by_undo=True
     ),
 }

@@ -219,8 +219,7 @@ def test_a_killed_run_is_dead_and_its_file_goes(tmp_path: Path, monkeypatch: pyt
 
 def test_one_lock_is_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(locks, "TAKE_S", 0.2)
-    with locks.RunLock("r1"), pytest.raises(WaitTimeout, match="the lock of run r1"), locks.RunLock("r1"):
+    with locks.RunLock("r1"), pytest.raises(WaitTimeout, match="the lock of run r1"), locks.RunLock("r1", take_s=0.1):
         pass
 
 

@@ -40,7 +40,7 @@ ON_LINKS = [name for name, action in FAULTS.items() if action.on_links]
         (
             "link-slicer",
             {"stream": "upstream"},
-            [("slicer", "upstream", {"average_size": 64, "size_variation": 32, "delay": 100})],
+            [("slicer", "upstream", {"average_size": 256, "size_variation": 128, "delay": 100})],
         ),
     ],
 )
@@ -100,21 +100,21 @@ def listening(answer: Callable[[socket.socket], object]) -> Iterator[str]:
 
 def test_a_probe_of_one_that_answers() -> None:
     with listening(lambda c: c.sendall(b"hello")) as address:
-        seen = links.probe(address, b"hi")
+        seen = links.probe(address, b"hi", 5)
     assert len(seen) == 5
     assert all(ms is not None and 0 <= ms < 1000 for ms in seen)
 
 
 def test_a_probe_of_one_that_closes_or_is_not_there() -> None:
     with listening(lambda c: c.shutdown(socket.SHUT_RDWR)) as address:
-        assert links.probe(address, b"hi") == [None]
-    assert links.probe(address, b"hi") == [None]
+        assert links.probe(address, b"hi", 5) == [None]
+    assert links.probe(address, b"hi", 5) == [None]
 
 
 def test_a_probe_of_one_that_is_silent_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "_ANSWER_S", 0.1)
     with listening(lambda _: None) as address:
-        assert links.probe(address, b"hi") == [None]
+        assert links.probe(address, b"hi", 5) == [None]
 
 
 # --- toxiproxy-python, kept in hand ---

@@ -36,6 +36,8 @@ LAST_OCTET: Final = 30
 _PORTS: Final = "2000"
 """how the port of a proxy begins; the number of its node follows"""
 _PROBES: Final = 5
+_JITTER_PROBES: Final = 16
+"""the spread of a few delays drawn at random can be small by chance"""
 _ANSWER_S: Final = 5.0
 _START_S: Final = 20.0
 
@@ -64,14 +66,15 @@ class Links:
         until the broker's first answer; None: closed, or no answer) and `begun_ns`, since when the links are bad; empty
         when the probes do not show the action."""
         hit = [name for name in names if name in self.proxies]
-        before = self._probed(hit)
+        count = _JITTER_PROBES if action == "link-jitter" else _PROBES
+        before = self._probed(hit, count)
         wanted = {f"{tag}-{toxic.stream}": toxic for toxic in toxics(action, settings)}
         for proxy in hit:
             for name, toxic in wanted.items():
                 self._in_force.setdefault(tag, []).append((proxy, name))
                 self._server().add(proxy, name, toxic)
         begun_ns = now_ns()
-        after = self._probed(hit)
+        after = self._probed(hit, count)
         self._passed[tag] = self._bytes()
         if not hit or not all(_shows(action, settings, before[name], after[name]) for name in hit):
             return {}
@@ -105,8 +108,8 @@ class Links:
     def _server(self) -> Toxiproxy:
         return Toxiproxy(next(iter(self.proxies.values())).partition(":")[0])
 
-    def _probed(self, names: Sequence[str]) -> dict[str, list[float | None]]:
-        seen = together(lambda name: probe(self.proxies[name], self.door.greeting), names)
+    def _probed(self, names: Sequence[str], count: int) -> dict[str, list[float | None]]:
+        seen = together(lambda name: probe(self.proxies[name], self.door.greeting, count), names)
         return dict(zip(names, seen, strict=True))
 
     def _bytes(self) -> int:
@@ -116,12 +119,12 @@ class Links:
         return sum(int(one["rx_bytes"]) for one in seen.get("networks", {}).values())
 
 
-def probe(address: str, greeting: bytes) -> list[float | None]:
-    """For each of some new connections: ms from the greeting to the first byte of the answer, None where there was
+def probe(address: str, greeting: bytes, count: int) -> list[float | None]:
+    """For each of `count` new connections: ms from the greeting to the first byte of the answer, None where there was
     none. A first None ends it: what does not answer is not waited for again."""
     host, _, port = address.partition(":")
     seen: list[float | None] = []
-    while len(seen) < _PROBES:
+    while len(seen) < count:
         try:
             with socket.create_connection((host, int(port)), _ANSWER_S) as connection:
                 began = time.monotonic()
