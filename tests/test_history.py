@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -114,6 +115,24 @@ def test_strangers(tmp_path: Path, receipts: list[Got], foreign: int, corrupt: i
     assert (loaded.foreign, loaded.corrupt, len(loaded.strangers)) == (foreign, corrupt, foreign + corrupt)
 
 
+def test_a_number_beyond_the_last_is_not_the_next_producer_s_first(tmp_path: Path) -> None:
+    sends = [Sent(0), Sent(0, producer=1)]
+    loaded = history.load(write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=sends, receipts=[Got(1)]))
+    assert (loaded.foreign, fates(loaded)) == (1, ["LOST", "LOST"])
+
+
+def test_without_messages_of_the_runner_none_of_them_is_known(tmp_path: Path) -> None:
+    runners = Got(0, producer=RUNNER)
+    folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0)], receipts=[runners], fences=False)
+    assert history.load(folder).foreign == 1
+
+
+def test_acknowledged_unless_the_cell_says_otherwise(tmp_path: Path) -> None:
+    folder = write_cell_folder(tmp_path, sends=[Sent(0)])
+    ledger.write_cell(folder, {k: v for k, v in ledger.read_cell(folder).items() if k != "acknowledged"})
+    assert fates(history.load(folder)) == ["LOST"]
+
+
 def test_a_corrupt_receipt_proves_nothing(tmp_path: Path) -> None:
     flagged = Got(0, flags=Flag.CORRUPT)
     folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0)], receipts=[flagged])
@@ -209,6 +228,14 @@ class TestComplete:
         rows = [Sent(0), Sent(1, Outcome.REFUSED, place=1)]
         folder = write_cell_folder(tmp_path, sends=rows, audit=self.rows[1])
         assert self.incomplete(folder) == "place 1 has no acknowledged fence after the load and the heal"
+
+    def test_a_place_of_the_cell_that_nothing_was_sent_to(self, tmp_path: Path) -> None:
+        fence = Sent(0, offset=99, producer=RUNNER, sent_s=40)
+        rows: dict[str, Any] = {"sends": [*self.rows[0], fence], "audit": [*self.rows[1], Got(0, 99, producer=RUNNER)]}
+        two = write_cell_folder(tmp_path / "a", fences=False, places=2, **rows)
+        one = write_cell_folder(tmp_path / "b", fences=False, workload={}, **rows)
+        assert self.incomplete(two) == "place 1 has no acknowledged fence after the load and the heal"
+        assert history.load(one).incomplete is None
 
     def test_two_places_each_with_its_fence(self, tmp_path: Path) -> None:
         rows = [Sent(0), Sent(1, Outcome.REFUSED, place=1)]
