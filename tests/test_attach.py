@@ -216,11 +216,11 @@ def test_the_first_interrupt_ends_the_load_and_the_second_is_one_as_ever(capsys:
     ever = signal.getsignal(signal.SIGINT)
     with first_interrupt_ends_the_load() as enough:
         assert not enough.is_set()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert enough.is_set()
         assert "the load ends" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is ever
 
 

@@ -125,7 +125,8 @@ def drive(producer: TransactionalProducer, enough: Callable[[], bool], why: str)
 
 
 def test_nothing_is_acked_before_the_commit_and_all_with_it(wiring: Wiring) -> None:
-    producer, settled = opened(wiring, "commits")
+    patient = replace(wiring, producer={**wiring.producer, "mqtest.transaction.ms": 60_000})  # its age does not end it
+    producer, settled = opened(patient, "commits")
     for seq in range(99):
         assert producer.send(seq, 1, b"x")
     assert settled == []
@@ -136,7 +137,15 @@ def test_nothing_is_acked_before_the_commit_and_all_with_it(wiring: Wiring) -> N
     drive(producer, lambda: len(settled) == 100, "the commit")
     assert settled == [(seq, Outcome.ACKED, seq, 1) for seq in range(100)]
     assert producer.send(100, 1, b"x")
-    drive(producer, lambda: len(settled) == 101, "the age of the next one")
+    assert producer.failed is None
+    producer.close(5)
+
+
+def test_its_age_ends_a_transaction(wiring: Wiring) -> None:
+    producer, settled = opened(wiring, "ages")
+    assert producer.send(0, 1, b"x")
+    drive(producer, lambda: len(settled) == 1, "the end of a transaction of one")
+    assert settled == [(0, Outcome.ACKED, 0, 1)]
     producer.close(5)
     assert producer.failed is None
 
