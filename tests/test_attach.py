@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
