@@ -13,8 +13,8 @@ from types import MappingProxyType
 import pytest
 
 from mqtest import faults
-from mqtest.ledger import events_path, load_events
-from mqtest.model import Verdict
+from mqtest.ledger import events_path, load_events, load_receipts
+from mqtest.model import Verdict, Workload
 from tests.cells import REAL, changed, make_cell, run_cell
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -68,6 +68,17 @@ def test_a_fatal_error_of_the_idempotent_producer_is_survived_by_a_new_epoch(tmp
     clients = [e for e in load_events(events_path(tmp_path / "cells" / cell.id)) if e["event"] == "client"]
     assert any(e["state"] == "failed" for e in clients)
     assert max(e["epoch"] for e in clients if "producer" in e) >= 1
+
+
+def test_a_transformer_that_dies_in_a_transaction_leaves_each_output_once(tmp_path: Path) -> None:
+    """It was handed some inputs twice, for its transaction was aborted, and yet wrote no output twice."""
+    workload = Workload(rate_per_s=500, transformers=1, consumers=0)
+    cell = make_cell("kafka/transactional", "kill:transformers", workload=workload)
+    judged = run_cell(tmp_path, cell)
+    assert judged.verdict is Verdict.KEPT, judged.reason
+    assert (judged.row["output_lost"], judged.row["output_doubled"], judged.row["output_phantom"]) == (0, 0, 0)
+    handed = load_receipts(tmp_path / "cells" / cell.id / "ledger" / "transforms.0")
+    assert (handed["producer"] == 0).sum() > judged.row["delivered"]
 
 
 def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
