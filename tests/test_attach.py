@@ -211,8 +211,17 @@ def test_a_key_that_is_none_of_the_client_is_refused_without_its_value(tmp_path:
 # --- the command
 
 
-def test_the_first_interrupt_ends_the_load_and_the_second_is_one_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
-    ever = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def ever() -> Iterator[Callable[..., object]]:
+    """How Ctrl-C is handled in a terminal; what starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_ends_the_load_and_the_second_is_one_as_ever(
+    ever: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
     with first_interrupt_ends_the_load() as enough:
         assert not enough.is_set()
         signal.raise_signal(signal.SIGINT)
