@@ -124,7 +124,9 @@ def drive(producer: TransactionalProducer, enough: Callable[[], bool], why: str)
     wait_until(polled, 10, why, poll_s=0.0)
 
 
-def test_nothing_is_acked_before_the_commit_and_all_with_it(wiring: Wiring) -> None:
+def test_nothing_is_acked_before_the_commit_and_all_with_it(wiring: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(transactions, "end", lambda *asked: gate.wait(10) and end(*asked))
     patient = replace(wiring, producer={**wiring.producer, "mqtest.transaction.ms": 60_000})  # its age does not end it
     producer, settled = opened(patient, "commits")
     for seq in range(99):
@@ -134,6 +136,7 @@ def test_nothing_is_acked_before_the_commit_and_all_with_it(wiring: Wiring) -> N
     producer.poll(0)  # a hundred are enough: it ends
     assert producer.blocked
     assert not producer.send(100, 1, b"x"), "while a transaction ends there is none to be part of"
+    gate.set()
     drive(producer, lambda: len(settled) == 100, "the commit")
     assert settled == [(seq, Outcome.ACKED, seq, 1) for seq in range(100)]
     assert producer.send(100, 1, b"x")
