@@ -96,7 +96,7 @@ class CellRun:
             self._load.start(broker.wiring())
         self._run_load(cluster, broker)
         self._load.drain(broker)
-        self._tell_counts(broker)
+        self._tell_committed(broker)
         self._load.audit(broker)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
         self.phase("down")
@@ -192,10 +192,9 @@ class CellRun:
             self.event("dead", nodes=sorted(gone), why=why)
         raise ClusterError(f"{why} ({broken})" if broken else why)
 
-    def _tell_counts(self, broker: Broker) -> None:
+    def _tell_committed(self, broker: Broker) -> None:
         """What the broker itself says once the consumers are gone."""
         with suppress(ClusterError):  # a figure more or less; the audit does not rest on it
-            self.event("counts", when="drained", totals=dict(broker.counts()))
             committed = broker.committed()
             places, ends = ({str(p): pair[i] for p, pair in committed.items()} for i in (0, 1))
             self.event("committed", places=places, ends=ends)
