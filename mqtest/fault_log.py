@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NO_FAULT = "none"
+from mqtest import model
+
+NO_FAULT = model.NO_FAULT.name
 Groups = Sequence[Sequence[str]]
 """names of steps (`action:target`): the groups of a fault, one after the other, each of steps that overlap"""
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
 from mqtest.report.blocks import code, plain, table
 from mqtest.report.collect import Collected
 from mqtest.report.summary import NOT_MEASURED, Group, cells_that_lost, count, loss, verdict_words
 from mqtest.report.surprises import must_lose
 
-_NO_FAULT = "none"
-
 
 def matrix_text(all_groups: Sequence[Group]) -> str:
     """One table a broker, where a run has several faults or profiles; else nothing."""
-    faults = sorted(dict.fromkeys(group.fault for group in all_groups), key=lambda fault: fault != _NO_FAULT)
+    faults = sorted(dict.fromkeys(group.fault for group in all_groups), key=lambda fault: fault != NO_FAULT)
     if len(all_groups) < 2:
         return ""
     at = {(group.profile, group.fault): group for group in all_groups}
@@ -35,9 +34,9 @@ def matrix_text(all_groups: Sequence[Group]) -> str:
 def controls_text(collected: Collected, all_groups: Sequence[Group]) -> str:
     """A line a fault: whether the eyes of this run were open under it."""
     demanded = must_lose(collected)
-    clean = {group.profile: group.verdict is Verdict.KEPT for group in all_groups if group.fault == _NO_FAULT}
+    clean = {group.profile: group.verdict is Verdict.KEPT for group in all_groups if group.fault == NO_FAULT}
     rows = []
-    for fault in dict.fromkeys(group.fault for group in all_groups if group.fault != _NO_FAULT):
+    for fault in dict.fromkeys(group.fault for group in all_groups if group.fault != NO_FAULT):
         under = [group for group in all_groups if group.fault == fault]
         lost = sum(1 for group in under if group.losing)
         demand = NOT_MEASURED if fault not in demanded else "yes, and one did" if lost else "yes, and **none did**"
