@@ -113,6 +113,8 @@ class CellRun:
             self._await_nodes(cluster, broker)
         with self._journal.stage("places"):
             broker.create_places()
+            if not cell.hasty:
+                broker.settle()
             if cell.workload.transformers:
                 broker.create_output()  # type: ignore[attr-defined]  # scenario.py admits only brokers that have it
             broker.await_ready(cell.phases.up_s)

@@ -245,7 +245,7 @@ class Cell:
     must_lose: bool = False
     """the scenario says that some profile must lose under this fault; the report says so where none did"""
     hasty: bool = False
-    """no flush of the nodes' disks between bring-up and load"""
+    """the cluster meets the load as it first started: not settled (Broker.settle), its disks not flushed"""
     varied: Mapping[str, Value] = field(default_factory=dict)
     """what `[vary]` and `--set` made of the profile's and the scenario's own values, by key"""
     settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)

@@ -85,6 +85,7 @@ def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[N
         progress("waiting for the nodes")
         broker.await_nodes(cell.phases.up_s)
         broker.create_places()
+        broker.settle()
         broker.await_ready(cell.phases.up_s)
         broker.close()
     return cluster.nodes

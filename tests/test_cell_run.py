@@ -13,7 +13,9 @@ from types import MappingProxyType
 import pytest
 
 from mqtest import cell_run, faults
+from mqtest.brokers.memory import MemoryBroker
 from mqtest.clients import client
+from mqtest.cluster.memory import MemoryCluster
 from mqtest.ledger import events_path, load_events, read_cell
 from mqtest.model import Consume, Verdict, Workload
 from mqtest.schedule import ScheduleTable, StepTable, parse_schedule
@@ -52,6 +54,17 @@ def test_live_consumers_without_a_fault_show_no_duplicate_and_no_disorder(tmp_pa
     figures = ("stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence")
     assert [judged.row[f] or 0 for f in figures] == [0, 0, 0, 0, 0]
     assert judged.row["delivery_latency_ms_p50"] is not None
+
+
+@pytest.mark.parametrize("hasty", [True, False])
+def test_a_hasty_cell_meets_a_cluster_at_its_first_start(
+    tmp_path: Path, hasty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(MemoryBroker, "settle", lambda _broker: done.append("settled"))
+    monkeypatch.setattr(MemoryCluster, "sync", lambda _cluster: done.append("synced"))
+    run_cell(tmp_path, replace(make_cell("memory/log-safe", "none", phases=SHORT), hasty=hasty))
+    assert done == ([] if hasty else ["settled", "synced"])
 
 
 def test_a_closed_loop(tmp_path: Path) -> None:

@@ -260,6 +260,7 @@ def test_unreachable_controller_is_an_error(scripted: Scripted) -> None:
 
 def test_topic_is_made_at_each_broker_with_all_places(scripted: Scripted) -> None:
     scripted.broker.create_places()
+    scripted.broker.settle()
     for broker in scripted.servers[2:]:
         made = {asked.fields["topic"]: asked.fields for asked in broker.of(17)}
         assert set(made) == {"mqtest", "mqtest-first-epoch"}
@@ -270,6 +271,7 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
     """Or a group that restarts as a whole may never have its slaves back."""
     scripted.words.master = scripted.words.routed = 2
     scripted.broker.create_places()
+    scripted.broker.settle()
     (sent,) = scripted.servers[3].of(310)
     assert sent.fields["b"] == "mqtest-first-epoch"
     (elected,) = scripted.servers[0].of(1002)
@@ -280,6 +282,7 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
 def test_slaves_are_told_where_to_replicate_from_while_the_group_forms_and_never_again(scripted: Scripted) -> None:
     scripted.words.in_sync, scripted.words.joins_when_told = {1}, True
     scripted.broker.create_places()
+    scripted.broker.settle()
     for slave in scripted.servers[3:]:
         told = slave.of(906)[0].fields
         assert told == {"masterAddress": address(1), "masterHaAddress": f"{PREFIX}.11:10912"}
@@ -295,8 +298,9 @@ def test_slaves_are_not_told_before_the_master_is_registered(
 ) -> None:
     monkeypatch.setattr(rocketmq, "_READY_S", 0.2)
     scripted.words.in_sync, scripted.words.routed = {1}, 2
+    scripted.broker.create_places()
     with pytest.raises(ClusterError, match="in the SyncStateSet"):
-        scripted.broker.create_places()
+        scripted.broker.settle()
     assert [server.of(906) for server in scripted.servers] == [[]] * 5
 
 
@@ -307,6 +311,7 @@ def test_a_replica_that_stays_out_is_called_back_by_another_election(
     monkeypatch.setattr(rocketmq, "_JOIN_S", 0.2)
     scripted.words.elections_in_vain = in_vain
     scripted.broker.create_places()
+    scripted.broker.settle()
     assert scripted.words.elections == elections
     assert sum(len(server.of(310)) for server in scripted.servers) == elections, "each epoch has a message"
 
@@ -314,8 +319,9 @@ def test_a_replica_that_stays_out_is_called_back_by_another_election(
 def test_elections_in_vain_end(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rocketmq, "_JOIN_S", 0.1)
     scripted.words.elections_in_vain = 99
+    scripted.broker.create_places()
     with pytest.raises(ClusterError, match="not all brokers were in sync after any of 8 elections"):
-        scripted.broker.create_places()
+        scripted.broker.settle()
 
 
 def test_remaining_counts_beyond_what_was_read(scripted: Scripted) -> None:
@@ -402,6 +408,7 @@ def brought_up(
         undo.callback(broker.close)
         broker.await_nodes(90)
         broker.create_places()
+        broker.settle()
         broker.await_ready(60)
         yield cluster, broker
 

@@ -56,6 +56,10 @@ class Broker(Reachable, Protocol):
         """Make the topic or queues of the cell, with the profile's `topic` settings, one replica on every node
         (where the profile replicates)."""
 
+    def settle(self) -> None:
+        """Bring a cluster that has just started to the state of one that has run for a while, where that changes
+        what it survives; nothing, with most brokers. A hasty cell leaves it out: the first start is its question."""
+
     def await_ready(self, timeout_s: float) -> None:
         """Until every place has a leader, and every replica is in sync and known to the broker (full ISR, all
         members online, full SyncStateSet, topic on every replica). Used after bring-up and after a heal."""

@@ -119,6 +119,9 @@ class Kafka:
                 key = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
                 raise SettingError(f"topic.{key} = {asked.get(key, '…')} did not take: Kafka says {said!r}") from error
 
+    def settle(self) -> None:
+        """It is."""
+
     def await_ready(self, timeout_s: float) -> None:
         """Until every node sees every node alive, and all agree on the leaders of all partitions, with every replica
         in sync; the cluster's own topics included. Raises ClusterError."""

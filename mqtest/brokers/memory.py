@@ -56,6 +56,9 @@ class MemoryBroker:
             raise SettingError(f"topic.{key}: the memory broker has no such setting")
         self._ask(memory_wire.Create(self._profile.kind, self._places))
 
+    def settle(self) -> None:
+        """It is."""
+
     def await_ready(self, timeout_s: float) -> None:
         """See Broker."""
         wait_until(

@@ -129,6 +129,9 @@ class RabbitmqBroker:
             node = self._nodes[place % len(self._nodes)]
             self._ask(node, f"queues/%2F/{queue}", put={"durable": True, "arguments": arguments}, timeout_s=10 * ASK_S)
 
+    def settle(self) -> None:
+        """It is."""
+
     def await_ready(self, timeout_s: float) -> None:
         """See Broker: every queue runs; every member of it is there and has what was committed when first asked."""
         goals: dict[tuple[int, str], int] = {}

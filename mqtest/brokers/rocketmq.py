@@ -167,6 +167,8 @@ class RocketMQ:
 
     def create_places(self) -> None:
         self._create_topic(TOPIC, self._places, topic_fields(self._profile.settings.get("topic", {})))
+
+    def settle(self) -> None:
         if len(self._brokers) > 1 and not self._static:
             self._leave_first_epoch()
 

@@ -87,6 +87,7 @@ def brought_up(subject: Subject, folder: Path) -> Iterator[Rig]:
         undo.callback(broker.close)
         broker.await_nodes(120)
         broker.create_places()
+        broker.settle()
         broker.await_ready(60)
         yield Rig(
             subject=subject,

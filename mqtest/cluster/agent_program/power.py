@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import os
 import signal
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,24 +100,17 @@ def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, int], list[str]]:
     errors: list[str] = []
     with contextlib.suppress(OSError):  # without the right to it, it is only slower
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    forget = threading.Event()
-    # ext4 stops at once, but the call returns only when the superblock says so on the disk: all disks side by side.
-    mine, *others = os.sched_getaffinity(0)
-    calls = [
-        threading.Thread(
-            target=_shut_down, args=(node, others[number % len(others)] if others else mine, forget, errors)
-        )
-        for number, node in enumerate(doomed)
-    ]
-    for call in calls:
-        call.start()
+    mine, *others = sorted(os.sched_getaffinity(0))
+    go, forget = os.pipe()
+    calls = [_shutdown(node, go, forget, others or [mine], number) for number, node in enumerate(doomed)]
+    os.close(go)
     os.sched_setaffinity(0, {mine})
     gc.disable()
     begun = time.monotonic_ns()
     for node in doomed:
         _silence(node, errors)
     silence = time.monotonic_ns()
-    forget.set()
+    os.write(forget, bytes(len(calls)))
     for node in doomed:
         if not _forgets(node, silence + ANSWER_NS):
             errors.append(f"{node.target.name}: its disk still answers")
@@ -130,9 +123,34 @@ def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, int], list[str]]:
         except OSError as error:
             errors.append(f"{node.target.name}: SIGKILL: {error.strerror}")
     killed = time.monotonic_ns()
-    for call in calls:
-        call.join()
+    os.close(forget)
+    for node, call in zip(doomed, calls, strict=True):
+        if code := os.waitstatus_to_exitcode(os.waitpid(call, 0)[1]):
+            errors.append(f"{node.target.name}: shutdown: {os.strerror(code)}")
     return {"begun_ns": begun, "silence_ns": silence, "cut_ns": forgotten, "killed_ns": killed}, errors
+
+
+def _shutdown(node: Doomed, go: int, forget: int, processors: Sequence[int], number: int) -> int:
+    """A process that waits for a byte from `go`, shuts the node's filesystem down, and exits with the errno; its PID.
+
+    ext4 stops at once, but the call returns only when the superblock says so on the disk: all disks side by side. And
+    not in threads: one that comes back from its call takes the interpreter's lock, to a processor that the console may
+    hold, and then nobody kills.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = errno.ECANCELED  # the parent died: no byte came
+    try:
+        os.close(forget)
+        os.sched_setaffinity(0, {processors[number % len(processors)]})
+        if os.read(go, 1):
+            fcntl.ioctl(node.disk, FS_IOC_SHUTDOWN, NO_LOG_FLUSH)
+            code = 0
+    except OSError as error:
+        code = error.errno or errno.EIO
+    finally:
+        os._exit(code)
 
 
 @contextlib.contextmanager
@@ -160,7 +178,7 @@ def _forgets(node: Doomed, deadline_ns: int) -> bool:
             os.pread(node.probe, 1, 0)
         except OSError:
             return True
-        time.sleep(PROBE_S)  # not a bare loop: the calls that it waits for need the interpreter's lock
+        time.sleep(PROBE_S)
     return False
 
 
@@ -173,15 +191,6 @@ def _silence(node: Doomed, errors: list[str]) -> None:
                 errors.append(f"{node.target.name}: interface down: {os.strerror(-code)}")
     except OSError as error:
         errors.append(f"{node.target.name}: interface down: {error}")
-
-
-def _shut_down(node: Doomed, processor: int, forget: threading.Event, errors: list[str]) -> None:
-    os.sched_setaffinity(0, {processor})  # of this thread
-    forget.wait()
-    try:
-        fcntl.ioctl(node.disk, FS_IOC_SHUTDOWN, NO_LOG_FLUSH)
-    except OSError as error:
-        errors.append(f"{node.target.name}: shutdown: {error.strerror}")
 
 
 def _netlink(namespace: int) -> tuple[socket.socket, list[int]]:
