@@ -197,6 +197,8 @@ class Workload:
     places: int = 1
     transformers: int = 0
     """they read what the producers send and write it on, into a second topic; live"""
+    process_ms: float = 0.0
+    """a live consumer takes so long over each message; its receipt is written when it is done"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,6 +231,8 @@ def _workload(file: _File, path: Path) -> Workload:
     for key in ("consumers", "transformers"):
         if getattr(load, key) < 0:
             raise UsageError(f"{path}: workload.{key}: must be at least 0")
+    if not 0 <= load.process_ms <= 1000:
+        raise UsageError(f"{path}: workload.process_ms: must be 0 to 1000")
     if load.rate_per_s is None or load.rate_per_s <= 0:
         raise UsageError(f"{path}: workload.rate_per_s: must be above 0 (closed_loop = true sends without a rate)")
     if not 64 <= load.size_bytes <= 1 << 20:

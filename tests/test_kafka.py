@@ -70,6 +70,7 @@ LADDER = {
     "acks-all-min-1": ("kill:all", True, False, False),
     "acks-all": ("kill:all", True, True, False),
     "acks-all-auto-commit": ("kill:all", True, True, False),
+    "acks-all-auto-commit-100ms": ("kill:all", True, True, False),
     "acks-all-no-elr": ("kill:all", True, False, False),
     "acks-all-unclean": ("kill:all", True, False, False),
     "acks-all-flush-1s": ("kill:all", True, True, False),

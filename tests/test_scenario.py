@@ -55,6 +55,7 @@ def test_closed_loop_has_no_rate(tmp_path: Path) -> None:
         ("rate_per_s = 100", "rate_s = 100", "key 'workload.rate_s' is not known"),
         ("rate_per_s = 100", "transformers = 1", "workload.transformers: memory has none; allowed: 0"),
         ("rate_per_s = 100", "transformers = -1", "workload.transformers: must be at least 0"),
+        ("rate_per_s = 100", "process_ms = -1", "workload.process_ms: must be 0 to 1000"),
         ("rate_per_s = 100", "size_bytes = 10", "workload.size_bytes: must be 64 to 1048576"),
         ("rate_per_s = 100", 'consume = "never"', "workload.consume"),
         ('"memory/log-safe"', '"memory/log-saef"', "profile 'memory/log-saef' is not known (did you mean"),

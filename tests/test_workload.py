@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,29 @@ LOAD = Workload(rate_per_s=500, consume=Consume.LIVE)
 FOLDERS = {Role.PRODUCER: "sends", Role.CONSUMER: "receipts"}
 
 
-def plan(rig: Rig, folder: Path, role: Role, number: int = 0) -> WorkerPlan:
+def plan(rig: Rig, folder: Path, role: Role, number: int = 0, load: Workload = LOAD) -> WorkerPlan:
     return WorkerPlan(
         role=role,
         number=number,
         run_number=7,
         wiring=rig.broker.wiring(),
-        workload=LOAD,
+        workload=load,
         folder=str(folder / f"{FOLDERS[role]}.{number}"),
         settle_s=5,
     )
 
 
 @contextmanager
-def workers(folder: Path, *roles: Role, delay_ms: float = 0) -> Iterator[tuple[Workers, list[dict[str, Any]]]]:
+def workers(
+    folder: Path, *roles: Role, delay_ms: float = 0, process_ms: float = 0
+) -> Iterator[tuple[Workers, list[dict[str, Any]]]]:
     """One worker of each role at work on a memory broker; and the events that they say."""
     events: list[dict[str, Any]] = []
     with running(folder, profile({"delay_ms": delay_ms})) as rig:
         group = Workers("test", events.append)
         try:
-            group.start([plan(rig, folder, role) for role in roles])
+            load = replace(LOAD, process_ms=process_ms)
+            group.start([plan(rig, folder, role, load=load) for role in roles])
             for role in roles:
                 group.go(role)
             yield group, events
@@ -87,6 +91,19 @@ def test_a_consumer_that_is_killed_comes_back_and_goes_on(tmp_path: Path) -> Non
     receipts = ledger.load_receipts(tmp_path / "receipts.0")
     assert np.array_equal(receipts["seq"][: len(before["seq"])], before["seq"])
     assert set(receipts["epoch"].tolist()) == {0, 1}
+
+
+def test_a_receipt_is_written_when_the_message_is_processed_and_the_rest_at_the_end(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER, Role.CONSUMER, process_ms=100) as (group, _events):
+        wait_until(lambda: group.total("acked") > 200, 10, "acks", poll_s=0.01)
+        wait_until(lambda: group.total("delivered") >= 3, 10, "some deliveries", poll_s=0.01)
+        group.stop(Role.PRODUCER)
+        group.wait_done(Role.PRODUCER, 10)
+        group.stop(Role.CONSUMER)
+        group.wait_done(Role.CONSUMER, 10)
+    received = ledger.load_receipts(tmp_path / "receipts.0")["received_ns"]
+    assert (np.diff(received[:3]) >= 99e6).all()
+    assert len(received) > 10, "what was in hand"
 
 
 def test_what_came_while_an_automatic_consumer_left_is_in_its_ledger(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as RdProducer
 
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle, library_settings
-from mqtest.clients.confluent_common import CONSUMER, bounded, common, connected, fetch, log
+from mqtest.clients.confluent_common import CONSUMER, GROUP_BATCH, bounded, common, connected, fetch, log
 from mqtest.clients.confluent_transactions import TransactionalProducer, is_transactional
 from mqtest.clients.confluent_transformer import Transformer
 from mqtest.model import RUNNER, Delivery, Outcome, Wiring
@@ -142,8 +142,8 @@ class Consumer:
         self._client.subscribe([wiring.topic], on_revoke=self._revoked)
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
-        """What has arrived, at most BATCH; returns as soon as there is something."""
-        deliveries, broken = fetch(self._client, timeout_s, self._error, self.ends)
+        """What has arrived, at most GROUP_BATCH; returns as soon as there is something."""
+        deliveries, broken = fetch(self._client, timeout_s, self._error, self.ends, GROUP_BATCH)
         self.failed = self.failed or broken
         for place, offset, _body, _redelivered in deliveries:
             self._returned[place] = offset

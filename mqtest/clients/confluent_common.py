@@ -15,7 +15,9 @@ from mqtest.clients import OPEN_TIMEOUT_S, ClientError
 from mqtest.model import Delivery, Wiring
 
 BATCH: Final = 5000
-"""Most messages that one poll of a consumer returns."""
+"""most messages that one poll of a reader returns"""
+GROUP_BATCH: Final = 500
+"""most that one poll of a group's consumer returns, as max.poll.records of Kafka's own client"""
 
 CONSUMER: Final[Mapping[str, Any]] = {
     "auto.offset.reset": "earliest",
