@@ -277,6 +277,8 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
     (elected,) = scripted.servers[0].of(1002)
     assert (elected.fields["brokerId"], elected.fields["designateElect"]) == ("1", "true")
     assert scripted.broker.leader(0) == "rocketmq-1"
+    (forgotten,) = scripted.servers[1].of(104)
+    assert (forgotten.fields["brokerAddr"], forgotten.fields["brokerId"]) == (address(2), "0")
 
 
 def test_slaves_are_told_where_to_replicate_from_while_the_group_forms_and_never_again(scripted: Scripted) -> None:

@@ -234,8 +234,12 @@ class RocketMQ:
             swallow=(ClusterError,),
         )
         other = next(r for r in old["inSyncReplicas"] if r["brokerAddress"] != old["masterAddress"])
-        asked = {"clusterName": CLUSTER, "brokerName": GROUP, "brokerId": str(other["brokerId"])}
-        asked |= {"designateElect": "true", "invokeTime": now_ms}
+        # What the name servers still say of the old master, slaves would believe, and replicate from it for good.
+        group = {"clusterName": CLUSTER, "brokerName": GROUP}
+        for name_server in self._coordinators:
+            forgotten = {**group, "brokerAddr": old["masterAddress"], "brokerId": "0"}
+            self._call(f"{name_server.address}:{NAME_SERVER_PORT}", Request.UNREGISTER_BROKER, forgotten)
+        asked = {**group, "brokerId": str(other["brokerId"]), "designateElect": "true", "invokeTime": now_ms}
         self._ask_controller(Request.CONTROLLER_ELECT_MASTER, asked)
         wait_until(
             lambda: self._replicas().get("masterAddress") == other["brokerAddress"],

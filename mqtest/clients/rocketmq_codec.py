@@ -31,6 +31,7 @@ class Request:
     GET_BROKER_RUNTIME_INFO: Final = 28
     GET_MAX_OFFSET: Final = 30
     GET_MIN_OFFSET: Final = 31
+    UNREGISTER_BROKER: Final = 104
     GET_ROUTE: Final = 105
     GET_CLUSTER: Final = 106
     DELETE_TOPIC_IN_BROKER: Final = 215
