@@ -35,6 +35,9 @@ from mqtest.schedule import timeline
 from mqtest.targets import Stand
 from mqtest.watch import Watch
 
+_REJOIN_S = 20.0
+"""at most, for all nodes to be up again before the next one is restarted"""
+
 
 class CellRun:
     """One cell from nothing to a folder that can be judged."""
@@ -174,7 +177,24 @@ class CellRun:
             FaultRun(stand, self, cell.fault, cell.phases.hold_s, cell.settings).run()
 
     def _recover(self, cluster: Cluster, broker: Broker) -> None:
+        """Until every replica is in sync. A cluster that stays away is `dead`; then every node is restarted, as an
+        operator would in the end, so that its loss can be judged all the same. Raises ClusterError when that does not
+        bring it back either, or when disks, network or engine are not whole."""
+        gone, why = self._await_sync(cluster, broker)
+        if why is None:
+            return
+        if (broken := cluster.whole()) is not None:
+            raise ClusterError(f"{why} ({broken})")
+        self.event("dead", nodes=sorted(gone), why=why)
+        self._restart(cluster, broker)
+        _gone, still = self._await_sync(cluster, broker)
+        if still is not None:
+            raise ClusterError(f"{still}, nor after a restart of every node")
+
+    def _await_sync(self, cluster: Cluster, broker: Broker) -> tuple[Mapping[str, int], str | None]:
+        """The nodes that ended meanwhile, and why the cluster is not in sync again; None: it is."""
         deadline = now_ns() + int(self._cell.phases.recover_s * NS_PER_S)
+        gone: Mapping[str, int] = {}
         why = ""
         while now_ns() < deadline:
             gone = cluster.exited()
@@ -187,12 +207,21 @@ class CellRun:
                 why = str(error)
                 self._load.look()
                 continue
-            return
-        broken = cluster.whole()
-        why = f"not in sync again within {self._cell.phases.recover_s:g} s of the heal: {why}"
-        if broken is None:
-            self.event("dead", nodes=sorted(gone), why=why)
-        raise ClusterError(f"{why} ({broken})" if broken else why)
+            return gone, None
+        return gone, f"not in sync again within {self._cell.phases.recover_s:g} s of the heal: {why}"
+
+    def _restart(self, cluster: Cluster, broker: Broker) -> None:
+        """One node after the other, each awaited for a while."""
+        self._journal.note("it did not come back by itself: restarting every node")
+        names = [node.name for node in cluster.nodes]
+        cluster.start(names)
+        for name in names:
+            cluster.stop([name])
+            cluster.start([name])
+            with suppress(WaitTimeout, ClusterError):
+                broker.await_nodes(_REJOIN_S)
+            self._load.look()
+        self.event("restarted", nodes=names)
 
     def _tell_committed(self, broker: Broker) -> None:
         """What the broker itself says once the consumers are gone."""

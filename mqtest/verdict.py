@@ -2,7 +2,8 @@
 
     broken              foreign, corrupt, phantom or diverging messages, always; and under a fault that `survives`
                         lists: acked messages lost, or duplicates, disorder or outputs beyond the promise
-    dead                disks, network and engine whole, yet nodes exited, elected no leader, or stayed out of sync
+    dead                disks, network and engine whole, yet nodes exited, elected no leader, or stayed out of sync;
+                        where a restart of every node brings the cluster back, its loss is told as well
     unknown             the tool itself failed, or the audit is not complete
     invalid             the fault did not bite, or less was acked than the floor (without acknowledgements: sent without
                         an error): too little to tell
@@ -149,7 +150,11 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
 
 
 def _dead(facts: Facts) -> tuple[Verdict, str] | None:
-    return None if facts.dead is None else (Verdict.DEAD, facts.dead)
+    if facts.dead is None:
+        return None
+    judged = facts.failed is None and facts.incomplete is None
+    after = f"; after a restart of every node: {_loss_words(facts)}" if judged else ""
+    return Verdict.DEAD, facts.dead + after
 
 
 def _unknown(facts: Facts) -> tuple[Verdict, str] | None:

@@ -16,6 +16,7 @@ from mqtest import cell_run, faults
 from mqtest.brokers.memory import MemoryBroker
 from mqtest.clients import client
 from mqtest.cluster.memory import MemoryCluster
+from mqtest.errors import ClusterError
 from mqtest.ledger import events_path, load_events, read_cell
 from mqtest.model import Consume, Verdict, Workload
 from mqtest.schedule import ScheduleTable, StepTable, parse_schedule
@@ -90,6 +91,33 @@ def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, "power-cut": only_kills}))
     judged = run_cell(tmp_path, make_cell("memory/log-safe", "power-cut:all", phases=SHORT))
     assert judged.verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_cluster_that_does_not_come_back_is_dead_and_judged_after_a_restart_of_every_node(
+    tmp_path: Path, back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, stop, stopped = MemoryBroker.await_ready, MemoryCluster.stop, list[str]()
+
+    def out_of_sync(broker: MemoryBroker, timeout_s: float) -> None:
+        if broken and not (back and stopped):
+            raise ClusterError("a replica is out of sync")
+        ready(broker, timeout_s)
+
+    broken: list[bool] = []
+    monkeypatch.setattr(MemoryBroker, "await_ready", out_of_sync)
+    monkeypatch.setattr(MemoryCluster, "stop", lambda cluster, names: (stopped.extend(names), stop(cluster, names))[1])
+    kill = faults.FAULTS["kill"]
+    breaks = replace(kill, do=lambda hit: (broken.append(True), kill.do(hit))[1])
+    monkeypatch.setattr(faults, "FAULTS", MappingProxyType({**faults.FAULTS, "kill": breaks}))
+    judged = run_cell(tmp_path, make_cell("memory/log-safe", "kill:leader", phases=replace(SHORT, recover_s=0.3)))
+    assert judged.verdict is Verdict.DEAD
+    assert stopped == ["memory-1"]
+    assert judged.reason.startswith("not in sync again within 0.3 s of the heal: a replica is out of sync")
+    assert (
+        judged.reason.endswith(f"after a restart of every node: 0 of {judged.row['acked']} acked messages lost") is back
+    )
+    assert judged.row["audit_complete"] is back
 
 
 def test_an_audit_that_stops_half_way_judges_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

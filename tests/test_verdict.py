@@ -108,6 +108,14 @@ def test_disorder_beyond_the_promise() -> None:
 def test_dead() -> None:
     dead = replace(KEPT, dead="kafka-1: exit code 1", failed="no recovery", incomplete="no audit")
     assert verdict(dead) == (Verdict.DEAD, "kafka-1: exit code 1")
+    assert verdict(replace(dead, incomplete=None)) == (Verdict.DEAD, "kafka-1: exit code 1")
+
+
+def test_what_a_dead_cluster_lost_is_told_where_a_restart_brought_it_back() -> None:
+    back = replace(UNLISTED, dead="kafka-1: exit code 1", found={"lost": 3, "acked": 9})
+    words = "kafka-1: exit code 1; after a restart of every node: 3 of 9 acked messages lost"
+    assert verdict(back) == (Verdict.DEAD, words)
+    assert verdict(replace(KEPT, dead="x", found={"lost": 3, "acked": 9}))[0] is Verdict.BROKEN
 
 
 def test_unknown() -> None:

@@ -43,7 +43,7 @@ _HOW_TO_READ = """\
 - **kept**: every message that the broker acknowledged was there afterwards, and duplicates and order were within the profile's promise.
 - **lost-as-documented**: acknowledged messages are gone, under a fault that the profile's promise does not cover.
 - **broken**: acknowledged messages are gone, or doubled, or out of order, where the promise says otherwise; or something was read that cannot be.
-- **dead**: disks, network and engine were whole, yet the cluster did not come back whole in time: nodes ended, none leads, or a replica stays out of sync.
+- **dead**: disks, network and engine were whole, yet the cluster did not come back whole in time: nodes ended, none leads, or a replica stays out of sync. Every node is then restarted, and what was lost is judged where that helps.
 - **unknown**: the broker could not be read to its end, or mqtest failed; nothing is said about loss. **invalid**: the fault did not bite, or too little was acknowledged to tell.
 - **lost / acked**: acknowledged messages that a complete read of the broker after its recovery did not find. **read, then lost**: of these, the ones that a consumer had already been given. **outputs**: of a pipeline: what it had to write and did not.
 - **cells that lost**: k of n repeats. Where 0 of n lost, the share of such cells that lose is at most 3/n, with 95 % confidence (rule of three): one clean cell bounds nothing.
