@@ -115,7 +115,8 @@ class ComposeCluster:
         engine has seen the nodes end.
 
         Evidence: CLOCK_MONOTONIC `begun_ns`, `silence_ns`, `cut_ns`, `killed_ns`, each when the last node's step was
-        done; `spread_ms` from the first step to the last; `exit_code` by node.
+        done; `died_ns` by node; `spread_ms` from the first step to the last; `stolen_ms`, what a hypervisor took of
+        it; `exit_code` by node.
         """
         hit = self._targets(names)
         if not hit:

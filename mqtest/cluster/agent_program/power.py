@@ -70,8 +70,9 @@ class Doomed:
 def cut(targets: Sequence[Target], age_s: float) -> dict[str, Any]:
     """Cut the power of all targets, `age_s` seconds after the witnesses were written.
 
-    Returns CLOCK_MONOTONIC `begun_ns`, `silence_ns`, `cut_ns`, `killed_ns`, and `witnesses`: name -> the texts
-    {"old", "new"}.
+    Returns CLOCK_MONOTONIC `begun_ns`, `silence_ns`, `cut_ns`, `killed_ns`; `died_ns` by name; `stolen_ms`, what a
+    hypervisor took meanwhile of the processor that this runs on, in steps of a clock tick; and `witnesses`: name -> the
+    texts {"old", "new"}.
     """
     with contextlib.ExitStack() as stack:
         doomed = [_prepare(target, stack) for target in targets]
@@ -95,7 +96,7 @@ def _prepare(target: Target, stack: contextlib.ExitStack) -> Doomed:
     return Doomed(target, pidfd, disk, probe, link, tuple(_interface_down(index) for index in indexes))
 
 
-def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, int], list[str]]:
+def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, Any], list[str]]:
     """The cut itself. What fails is noted and the rest goes on: half a power cut is the worst of all."""
     errors: list[str] = []
     with contextlib.suppress(OSError):  # without the right to it, it is only slower
@@ -106,6 +107,8 @@ def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, int], list[str]]:
     os.close(go)
     os.sched_setaffinity(0, {mine})
     gc.disable()
+    died: dict[str, int] = {}
+    stolen = _stolen_ms(mine)
     begun = time.monotonic_ns()
     for node in doomed:
         _silence(node, errors)
@@ -122,12 +125,24 @@ def _end(doomed: Sequence[Doomed]) -> tuple[dict[str, int], list[str]]:
                 signal.pidfd_send_signal(node.pidfd, signal.SIGKILL)
         except OSError as error:
             errors.append(f"{node.target.name}: SIGKILL: {error.strerror}")
+        died[node.target.name] = time.monotonic_ns()
     killed = time.monotonic_ns()
+    stolen = _stolen_ms(mine) - stolen
     os.close(forget)
     for node, call in zip(doomed, calls, strict=True):
         if code := os.waitstatus_to_exitcode(os.waitpid(call, 0)[1]):
             errors.append(f"{node.target.name}: shutdown: {os.strerror(code)}")
-    return {"begun_ns": begun, "silence_ns": silence, "cut_ns": forgotten, "killed_ns": killed}, errors
+    times = {"begun_ns": begun, "silence_ns": silence, "cut_ns": forgotten, "killed_ns": killed, "died_ns": died}
+    return {**times, "stolen_ms": stolen}, errors
+
+
+def _stolen_ms(processor: int) -> int:
+    """Time that this processor was ready and a hypervisor ran another machine on it, since boot."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{processor}" and len(ticks) > 7:  # user nice system idle iowait irq softirq steal
+            return int(ticks[7]) * 1000 // os.sysconf("SC_CLK_TCK")
+    return 0
 
 
 def _shutdown(node: Doomed, go: int, forget: int, processors: Sequence[int], number: int) -> int:
