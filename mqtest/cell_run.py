@@ -27,6 +27,7 @@ from mqtest.errors import ClusterError, EngineError, LedgerError, MqtestError, W
 from mqtest.fault_run import FaultRun, watching_leader
 from mqtest.journal import Journal
 from mqtest.judge import judge
+from mqtest.last_words import telling
 from mqtest.ledger import write_cell
 from mqtest.load import Load
 from mqtest.model import Cell, Verdict
@@ -247,7 +248,7 @@ class CellRun:
         for name, code in sorted(gone.items()):
             path = self._folder / "logs" / f"{name}.log"
             log = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-            words.append(f"{name} exit code {code}: {blamed(log) or _telling(log)}")
+            words.append(f"{name} exit code {code}: {blamed(log) or telling(log)}")
         return "; ".join(words)
 
     # --- what a fault needs of the cell
@@ -300,10 +301,3 @@ def record(run_id: str, cell: Cell) -> dict[str, Any]:
         "host": host.facts(),
         "finished": False,
     }
-
-
-def _telling(log: str) -> str:
-    """The last line of a log that speaks of an error, else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    telling = [x for x in lines if any(w in x.lower() for w in ("error", "exception", "fatal", "invalid"))]
-    return (telling or lines or ["no log"])[-1][:300]

@@ -107,6 +107,17 @@ def test_boot_error_names_the_setting_and_nothing_in_other_logs() -> None:
     assert rabbitmq.boot_error("") is None
 
 
+STAMP = "2026-11-28T20:38:54.770Z 2026-11-28 20:38:54.757749+00:00 [error] <0.209.0> "
+EXCEPTION = ("BOOT FAILED", "===========", "Exception during startup:", "", "error:{case_clause,{ok,[]}}", "")
+
+
+@pytest.mark.parametrize("stamp", ["", STAMP, STAMP.rpartition("2026")[0]])
+def test_boot_error_tells_the_exception_of_a_failed_boot(stamp: str) -> None:
+    lines = (*EXCEPTION, "    rabbit_feature_flags:read/0, line 1218", "    rabbit:start/2, line 908")
+    told = "BOOT FAILED: error:{case_clause,{ok,[]}} in rabbit_feature_flags:read/0"
+    assert rabbitmq.boot_error("\n".join(stamp + line for line in lines)) == told
+
+
 # --- answers of the management API ---
 
 EFFECTIVE = """\

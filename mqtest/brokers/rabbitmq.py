@@ -89,13 +89,19 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     }
 
 
+_STAMP = re.compile(r"^(?:\S+T\S+Z )?(?:\d{4}-\d\d-\d\d \S+ \[\w+\] <[\d.]+>)?", re.M)
+"""the engine's and the broker's, before a line of a log"""
+
+
 def boot_error(log: str) -> str | None:
-    """The setting that kept a node from starting, from its log; None when the log names none."""
+    """The setting that kept a node from starting, from its log, or else what it says of its failed boot; None when the
+    log names none."""
     found = re.search(
         r"(?:unknown variable: |Error transforming datatype for: |Translation for ')(\S+?)'?\s*$", log, re.M
     )
     if found is None:
-        return None
+        failed = re.search(r"Exception during startup:\s+(\S.*)\s+(\S+), line", _STAMP.sub("", log))
+        return f"BOOT FAILED: {failed[1]} in {failed[2]}" if failed else None
     detail = log[found.start() : found.end() + 300].splitlines()[:2]
     reasons = [re.sub(r"^.*?<[\d.]+>\s*", "", line).strip(" -") for line in detail]
     return f"broker.{found.group(1)}: RabbitMQ does not start with it ({'; '.join(r for r in reasons if r)})"

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from .disks import SYNCED, UNSYNCED, WITNESS_BYTES
-from .proofs import FailedError, Target, filesystem, hold, network
+from .proofs import FailedError, GoneError, Target, filesystem, hold, network
 
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = struct.pack("I", 2)
@@ -301,10 +301,10 @@ def _text(disk: int, name: str) -> str:
 
 
 def space(targets: Sequence[Target]) -> dict[str, float]:
-    """The free part of each target's disk, 0 to 1."""
+    """The free part of each target's disk, 0 to 1; without those that end meanwhile."""
     free = {}
     for target in targets:
-        with hold(target) as pidfd, filesystem(target, pidfd) as disk:
+        with contextlib.suppress(GoneError), hold(target) as pidfd, filesystem(target, pidfd) as disk:
             seen = os.statvfs(disk)
             free[target.name] = seen.f_bavail / seen.f_blocks
     return free

@@ -39,6 +39,10 @@ class FailedError(Exception):
     """Ours, but it did not work."""
 
 
+class GoneError(FailedError):
+    """The node ended meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One container that the caller means: its id, its PID 1 as the host counts, its data directory inside."""
@@ -69,12 +73,12 @@ def hold(target: Target) -> Iterator[int]:
     try:
         pidfd = os.pidfd_open(target.pid)
     except ProcessLookupError:
-        raise FailedError(f"{target.name}: process {target.pid} is gone") from None
+        raise GoneError(f"{target.name}: process {target.pid} is gone") from None
     try:
         try:
             named = containers(Path(f"/proc/{target.pid}/cgroup").read_text())
         except (FileNotFoundError, ProcessLookupError):
-            raise FailedError(f"{target.name}: process {target.pid} is gone") from None
+            raise GoneError(f"{target.name}: process {target.pid} is gone") from None
         if target.container not in named:
             raise RefusedError(f"{target.name}: process {target.pid} does not run in container {target.container[:12]}")
         prove_alive(target, pidfd)
@@ -86,7 +90,7 @@ def hold(target: Target) -> Iterator[int]:
 def prove_alive(target: Target, pidfd: int) -> None:
     """The process has not ended: so all that was read or opened by its number until now was of this process."""
     if select.select([pidfd], [], [], 0)[0]:  # a pidfd turns readable at the end
-        raise FailedError(f"{target.name}: process {target.pid} is gone")
+        raise GoneError(f"{target.name}: process {target.pid} is gone")
 
 
 @contextlib.contextmanager
