@@ -104,10 +104,12 @@ def write_cell_folder(
     places: int = 1,
     handed: Iterable[Got] = (),
     outputs: Iterable[Got] | None = None,
+    output_readers: Sequence[bool] | None = None,
     **record: Any,
 ) -> Path:
     """Write one cell; `events` come on top of the phases, the fault and the audit; `record` overlays cell.json.
-    With `outputs` (None: no transformers) the cell is a pipeline that was `handed` some inputs."""
+    With `outputs` (None: no transformers) the cell is a pipeline that was `handed` some inputs; `output_readers`: of
+    each reader of the outputs, whether it is complete (None: one, as the audit is)."""
     folder = tmp_path / "cells" / "001-memory-kept-none-1"
     folder.mkdir(parents=True)
     audited = list(audit)
@@ -128,7 +130,8 @@ def write_cell_folder(
         "why": None if complete else "cut off",
     }
     writer = ledger.EventsWriter(ledger.events_path(folder))
-    pipeline = [] if outputs is None else [{**ended, "event": "output"}]
+    readers = [complete] if output_readers is None else output_readers
+    pipeline = [{**ended, "event": "output", "complete": c} for c in readers if outputs is not None]
     for event in [*phases(fault=fault != "none"), *happened, *events, ended, *pipeline]:
         writer.write(**event)
     writer.close()

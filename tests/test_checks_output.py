@@ -50,6 +50,9 @@ def counted(lost: int | None = 0, doubled: int | None = 0, phantom: int = 0, unr
         ({"outputs": [*ONCE, CORRUPT, FOREIGN, Got(77)]}, counted(phantom=3)),
         ({"outputs": [], "complete": False}, counted(lost=None, doubled=None)),
         ({"outputs": [Got(4)], "complete": False}, counted(lost=None, doubled=None, phantom=1)),
+        ({"outputs": ONCE, "output_readers": [True, True]}, counted()),
+        ({"outputs": ONCE, "output_readers": [True, False]}, counted(lost=None, doubled=None)),
+        ({"outputs": ONCE, "output_readers": []}, counted(lost=None, doubled=None)),
     ],
 )
 def test_what_transformers_wrote(tmp_path: Path, cell: Mapping[str, Any], expected: Any) -> None:

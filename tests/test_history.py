@@ -102,6 +102,7 @@ _STRANGERS = [
     ([Got(0, producer=RUNNER, received_s=41)], 0, 0),
     ([Got(77, producer=RUNNER)], 1, 0),
     ([Got(1, producer=RUNNER)], 1, 0),  # the runner sent one, its fence
+    ([Got(0, producer=RUNNER, flags=Flag.FOREIGN)], 1, 0),  # of another run's runner
     ([CORRUPT, FOREIGN, Got(9), Got(0)], 2, 1),
 ]
 
