@@ -70,7 +70,7 @@ def committed(history: History) -> Finding:
 
 
 def conservation(history: History) -> Finding:
-    """Queue: published = consumed + ready + unacked + dead-lettered, by the broker's own counts after the drain.
+    """Queue: published = consumed + ready + unacked + dead-lettered, by the broker's counts when no consumer is left.
 
     Published: acked, or unknown and there. Consumed: given to a consumer before the counts, and not in the audit too.
     `unaccounted` is published less all the others: above 0 the broker knows less than it took, below 0 it holds

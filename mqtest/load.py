@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mqtest.audit import RunnerProducer, read_all
@@ -27,6 +28,8 @@ _LOOK_S = 0.1
 """between two looks at the workers while a phase lasts"""
 _PROBE_S = 60.0
 """at most, for the first message of all to be acknowledged in every place"""
+_COUNTED_S = 5.0
+"""at most, for the broker's own figures to follow"""
 
 
 class Load:
@@ -113,8 +116,8 @@ class Load:
             self.workers.start(self._plans(Role.CONSUMER, cluster.wiring()))
             self.workers.go(Role.CONSUMER)
         self._journal.event("drained", why=self._taken(cluster, Role.CONSUMER))
-        self._journal.event("counts", when="drained", totals=dict(cluster.counts()))
         self._end(Role.CONSUMER)
+        self._journal.event("counts", when="drained", totals=counted(cluster))
 
     def _taken(self, cluster: Reachable, role: Role) -> str:
         """Wait, bounded, until the workers of the role have taken everything; whether they have, in words."""
@@ -183,3 +186,16 @@ class Load:
             )
             for number in range(count)
         ]
+
+
+def counted(cluster: Reachable, timeout_s: float = _COUNTED_S) -> dict[str, int]:
+    """What the broker counts once nobody holds anything of it; its figures may be late, and stay so at `timeout_s`."""
+    totals: dict[str, int] = {}
+
+    def nothing_held() -> bool:
+        totals.update(cluster.counts())
+        return not totals.get("unacked")
+
+    with suppress(WaitTimeout):
+        wait_until(nothing_held, timeout_s, "the broker's counts", poll_s=0.2, swallow=(ClusterError,))
+    return totals

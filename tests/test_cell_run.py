@@ -18,6 +18,7 @@ from mqtest.clients import client
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError
 from mqtest.ledger import events_path, load_events, read_cell
+from mqtest.load import counted
 from mqtest.model import Consume, Verdict, Workload
 from mqtest.schedule import ScheduleTable, StepTable, parse_schedule
 from tests.cells import QUICK, changed, make_cell, run_cell
@@ -118,6 +119,20 @@ def test_a_cluster_that_does_not_come_back_is_dead_and_judged_after_a_restart_of
         judged.reason.endswith(f"after a restart of every node: 0 of {judged.row['acked']} acked messages lost") is back
     )
     assert judged.row["audit_complete"] is back
+
+
+@pytest.mark.parametrize(("late", "unacked"), [(1, 0), (99, 2)])
+def test_the_broker_is_asked_for_its_counts_until_nobody_holds_anything(late: int, unacked: int) -> None:
+    asked: list[int] = []
+
+    class Queue:
+        def counts(self) -> dict[str, int]:
+            asked.append(1)
+            if len(asked) == 1:
+                raise ClusterError("no answer yet")
+            return {"ready": 0, "unacked": 0 if len(asked) > 1 + late else 2}
+
+    assert counted(Queue(), timeout_s=1) == {"ready": 0, "unacked": unacked}  # type: ignore[arg-type]
 
 
 def test_an_audit_that_stops_half_way_judges_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
