@@ -129,6 +129,7 @@ class Words:
     elections: int = 0
     joins_when_told: bool = False
     elections_in_vain: int = 0
+    sent: int = 0
     topic_on: set[int] = field(default_factory=lambda: {1, 2, 3})
     routed: int = 1
     config: dict[int, str] = field(default_factory=dict)
@@ -170,6 +171,7 @@ class Words:
             self.in_sync = self.in_sync | {number}
         if asked.code == 310:
             self.ends = {**self.ends, "0": self.ends["0"] + 1}
+            return answer(asked, self.sent)
         if asked.code == 30:
             return answer(asked, fields={"offset": self.ends[asked.fields["queueId"]]})
         return answer(asked, fields={"offset": 2}) if asked.code == 31 else answer(asked)
@@ -279,6 +281,17 @@ def test_the_first_epoch_is_left_once_it_has_a_message(scripted: Scripted) -> No
     assert scripted.broker.leader(0) == "rocketmq-1"
     (forgotten,) = scripted.servers[1].of(104)
     assert (forgotten.fields["brokerAddr"], forgotten.fields["brokerId"]) == (address(2), "0")
+
+
+def test_a_message_that_slaves_have_late_ends_the_epoch_and_one_that_is_refused_does_not(
+    scripted: Scripted,
+) -> None:
+    scripted.words.sent = 12
+    scripted.broker.settle()
+    assert scripted.words.elections == 1
+    scripted.words.sent = 14
+    with pytest.raises(ClusterError, match="request 310 got 14"):
+        scripted.broker.settle()
 
 
 def test_slaves_are_told_where_to_replicate_from_while_the_group_forms_and_never_again(scripted: Scripted) -> None:
