@@ -48,7 +48,7 @@ def latency(history: History) -> Finding:
     steady = history.window("steady")
     numbers = _response(history, steady, "latency", _QUANTILES)
     faulty = history.cell.get("fault", "none") != "none"
-    numbers |= _response(history, history.window("fault") if faulty else None, "fault_latency", ("p99", "max"))
+    numbers |= _response(history, history.window("fault") if faulty else None, "fault_latency", ("p50", "p99", "max"))
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None
     numbers |= _response(history, after, "recovery_latency", ("p99", "max"))

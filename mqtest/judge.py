@@ -35,7 +35,8 @@ COLUMNS: tuple[str, ...] = (
     "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",
     "in_sync_s", "recovery_s", "ack_rate_per_s", "delivered_per_s",
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
-    "fault_latency_ms_p99", "fault_latency_ms_max", "delivery_latency_ms_p50", "delivery_latency_ms_p99",
+    "fault_latency_ms_p50", "fault_latency_ms_p99", "fault_latency_ms_max",
+    "delivery_latency_ms_p50", "delivery_latency_ms_p99",
     "audit_complete", "fault_bit", "verdict", "reason",
 )  # fmt: skip
 """columns of results.csv, in order; settings and host facts follow them (report/csv_table.py)"""

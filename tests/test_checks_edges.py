@@ -363,6 +363,7 @@ class TestTimeAtItsEdges:
         sends = [Sent(0, due_s=10.0, settled_s=10.4), Sent(1, due_s=2.0, settled_s=2.1)]
         found = find("latency", write_cell_folder(tmp_path, sends=sends, **FAULT))
         assert numbers(found, "latency_ms_max", "fault_latency_ms_max") == (100.0, 400.0)
+        assert numbers(found, "latency_ms_p50", "fault_latency_ms_p50") == (100.0, 400.0)
 
     def test_service_time_is_of_the_acked_of_the_steady_phase(self, tmp_path: Path) -> None:
         sends = [

@@ -39,7 +39,7 @@ from mqtest.report.summary import (
     teeth,
 )
 from mqtest.report.surprises import replay, surprises
-from mqtest.report.unavailable import timelines_text
+from mqtest.report.unavailable import timelines_text, unavailable_text
 from mqtest.timeline import Clock, Counts, Outage, Stretch, Timeline
 from tests.run_dirs import make_cell, make_run
 
@@ -243,6 +243,18 @@ def test_a_control_cell_that_broke_is_noted() -> None:
 
 
 # --- report.md
+
+
+def test_latency_under_the_fault_stands_beside_that_of_the_steady_phase() -> None:
+    figures = {
+        "latency_ms_p50": 9.0,
+        "latency_ms_p99": 20.0,
+        "fault_latency_ms_p50": 60.0,
+        "fault_latency_ms_p99": 84.0,
+    }
+    text = unavailable_text([judged("1", fault="link-latency:all", ack_gap_s_max=0.1, **figures)])
+    assert "| p50, p99 of acks |" in text
+    assert text.rstrip().endswith("| 60.0 (9.0), 84.0 (20.0) |")
 
 
 def test_markdown_exactly_up_to_the_explanations() -> None:
