@@ -44,6 +44,7 @@ _OUTPUTS: Mapping[Output, Sequence[str]] = {
 """promise -> columns that must be 0"""
 _WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
 """targets that are the whole cluster where there is one node"""
+_RESTART = "restart:all"
 _ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence", "output_phantom")
 
 
@@ -135,7 +136,9 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
     groups = facts.groups if bit else facts.felt
     judged_as = facts.fault if bit else ", ".join("+".join(group) for group in groups) or NO_FAULT
     faults = [name for name in _ALWAYS_BROKEN if found.get(name)]
-    if covers(facts.promise, judged_as, facts.nodes, groups):
+    # What was lost after the restart of a dead cluster may be the restart's.
+    restarted_as_promised = facts.dead is None or covers(facts.promise, _RESTART, facts.nodes)
+    if restarted_as_promised and covers(facts.promise, judged_as, facts.nodes, groups):
         if facts.acknowledged and found.get("lost"):
             faults.insert(0, "lost")
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]

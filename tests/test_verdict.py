@@ -115,7 +115,14 @@ def test_what_a_dead_cluster_lost_is_told_where_a_restart_brought_it_back() -> N
     back = replace(UNLISTED, dead="kafka-1: exit code 1", found={"lost": 3, "acked": 9})
     words = "kafka-1: exit code 1; after a restart of every node: 3 of 9 acked messages lost"
     assert verdict(back) == (Verdict.DEAD, words)
-    assert verdict(replace(KEPT, dead="x", found={"lost": 3, "acked": 9}))[0] is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(("survives", "decided"), [((), Verdict.DEAD), (("restart:*",), Verdict.BROKEN)])
+def test_a_loss_after_that_restart_breaks_only_a_promise_that_covers_a_restart(
+    survives: tuple[str, ...], decided: Verdict
+) -> None:
+    promise = replace(KEPT.promise, survives=(*KEPT.promise.survives, *survives))
+    assert verdict(replace(KEPT, promise=promise, dead="x", found={"lost": 3, "acked": 9}))[0] is decided
 
 
 def test_unknown() -> None:
