@@ -311,10 +311,11 @@ def test_slaves_are_told_where_to_replicate_from_while_the_group_forms_and_never
 def test_slaves_are_not_told_before_the_master_is_registered(
     scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rocketmq, "_READY_S", 0.2)
+    monkeypatch.setattr(rocketmq, "_FORM_S", 0.2)
+    monkeypatch.setattr(rocketmq, "_JOIN_S", 0.1)
     scripted.words.in_sync, scripted.words.routed = {1}, 2
     scripted.broker.create_places()
-    with pytest.raises(ClusterError, match="in the SyncStateSet"):
+    with pytest.raises(ClusterError, match="nobody but the master is in sync"):
         scripted.broker.settle()
     assert [server.of(906) for server in scripted.servers] == [[]] * 5
 
@@ -329,6 +330,16 @@ def test_a_replica_that_stays_out_is_called_back_by_another_election(
     scripted.broker.settle()
     assert scripted.words.elections == elections
     assert sum(len(server.of(310)) for server in scripted.servers) == elections, "each epoch has a message"
+
+
+def test_a_group_that_does_not_form_is_called_together_by_an_election(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rocketmq, "_FORM_S", 0.2)
+    scripted.words.in_sync = {1, 2}
+    scripted.broker.create_places()
+    scripted.broker.settle()
+    assert (scripted.words.elections, scripted.words.in_sync) == (1, {1, 2, 3})
 
 
 def test_elections_in_vain_end(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,8 @@ _CALL_S: Final = 2.0
 WRITE_S: Final = 20.0
 """bound of a call that makes a young broker create files: seen to take over 2 s on a busy machine"""
 _READY_S: Final = 60.0
+_FORM_S: Final = 25.0
+"""at most, for a new group to be in sync"""
 _JOIN_S: Final = 8.0
 """seen to take up to 6 s after an election, or to come to nothing; another election then costs less than waiting"""
 _ELECTIONS: Final = 8
@@ -195,13 +197,26 @@ class RocketMQ:
         from the old one, which lives, and never joins; another election ends that.
         """
         self._create_topic(_EPOCH_TOPIC, 1, PLAIN_TOPIC)
-        self._await("all replicas in sync, with the topic", self._unready_yet, _READY_S)
+        why = self._formed(_FORM_S)  # whom the first master does not get, the next one may
         for _ in range(_ELECTIONS):
-            self._elect_another()
-            with suppress(ClusterError):
-                self._await("all replicas in sync, with the topic", self._unready_yet, _JOIN_S)
+            try:
+                self._elect_another()
+            except ClusterError as error:
+                self._formed(_JOIN_S)
+                why = str(error)
+                continue
+            why = self._formed(_JOIN_S)
+            if why is None:
                 return
-        raise ClusterError(f"rocketmq: not all brokers were in sync after any of {_ELECTIONS} elections")
+        raise ClusterError(f"rocketmq: not all brokers were in sync after any of {_ELECTIONS} elections: {why}")
+
+    def _formed(self, timeout_s: float) -> str | None:
+        """Wait for all to be in sync; why they are not, or None."""
+        try:
+            self._await("all replicas in sync, with the topic", self._unready_yet, timeout_s)
+        except ClusterError as error:
+            return str(error)
+        return None
 
     def _unready_yet(self) -> str | None:
         """What is missing while the group forms. Slaves that are not in sync are told where the master replicates
@@ -236,7 +251,9 @@ class RocketMQ:
             "the message to be on every replica in sync",
             swallow=(ClusterError,),
         )
-        other = next(r for r in old["inSyncReplicas"] if r["brokerAddress"] != old["masterAddress"])
+        other = next((r for r in old["inSyncReplicas"] if r["brokerAddress"] != old["masterAddress"]), None)
+        if other is None:
+            raise ClusterError("rocketmq: nobody but the master is in sync")
         # What the name servers still say of the old master, slaves would believe, and replicate from it for good.
         group = {"clusterName": CLUSTER, "brokerName": GROUP}
         for name_server in self._coordinators:
