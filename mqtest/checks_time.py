@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mqtest.clock import NS_PER_S
+from mqtest.fault_log import NO_FAULT
 from mqtest.history import Bools, History, Ints, groups
 from mqtest.model import Consume, Finding, Outcome
 
@@ -47,7 +48,7 @@ def latency(history: History) -> Finding:
     """
     steady = history.window("steady")
     numbers = _response(history, steady, "latency", _QUANTILES)
-    faulty = history.cell.get("fault", "none") != "none"
+    faulty = history.cell.get("fault", NO_FAULT) != NO_FAULT
     numbers |= _response(history, history.window("fault") if faulty else None, "fault_latency", ("p50", "p99", "max"))
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None

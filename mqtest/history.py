@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from mqtest import ledger
 from mqtest.columns import Columns
 from mqtest.errors import LedgerError
+from mqtest.fault_log import NO_FAULT
 from mqtest.model import RUNNER, Flag, Kind, Outcome
 
 Ints = NDArray[Any]
@@ -172,7 +173,7 @@ class History:
     def first_injected(self) -> int | None:
         """When the first part of the fault was injected; None without a fault."""
         times = self.fault_times("injected")
-        return times[0] if times and self.cell.get("fault", "none") != "none" else None
+        return times[0] if times and self.cell.get("fault", NO_FAULT) != NO_FAULT else None
 
     def count(self, fate: Fate) -> int | None:
         """Messages with that fate; None where it cannot be told (never so for PHANTOM)."""

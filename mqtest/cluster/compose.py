@@ -97,8 +97,7 @@ def bring_up(
             compose.services = list(roles)
             _up(compose, timeout_s)
         network.guard(agent.client, progress)
-        gateway = str(subnet[1])  # what the engine gives to the bridge
-        cluster = _cluster(agent, project, roles, image, made, mounts, gateway)
+        cluster = _cluster(agent, project, roles, image, made, mounts, str(subnet[1]))
         if door is not None:
             named = {PROJECT_LABEL: project}
             cluster.links, cluster.nodes = links.start(agent.client, named, run, cluster.nodes, door, progress)
@@ -205,7 +204,7 @@ def _cluster(
     data: Mapping[str, str],
     gateway: str,
 ) -> ComposeCluster:
-    """Reads the addresses back from the engine."""
+    """Reads the addresses back from the engine; `gateway` is the bridge's, the first of the subnet."""
     with asking("looking at the new containers"):
         found = {
             one.labels[SERVICE_LABEL]: one.attrs["NetworkSettings"]["Networks"]

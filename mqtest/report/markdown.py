@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
 from mqtest.report.blocks import bullets, code, plain, section, table
 from mqtest.report.collect import Collected
@@ -102,7 +103,7 @@ def _answer(all_groups: Sequence[Group]) -> str:
             those = [group for group in under if group.verdict is verdict]
             if those:
                 lines.append(f"- **{words}**: " + "; ".join(_clause(group) for group in those) + ".")
-        heading = "Without a fault:" if fault == "none" else f"Under {code(fault)}:"
+        heading = "Without a fault:" if fault == NO_FAULT else f"Under {code(fault)}:"
         paragraphs.append(heading + "\n\n" + "\n".join(lines))
     return "\n\n".join(paragraphs) or "No cell finished, so there is none."
 
@@ -128,7 +129,7 @@ def _not_proven(collected: Collected) -> str:
     ]
     lines += [f"`{cell}` was planned and did not finish" for cell in collected.unfinished]
     theirs = any("attached" in cell.facts for cell in collected.cells)
-    if collected.cells and not theirs and not any(row["fault"] == "none" for row in collected.rows):
+    if collected.cells and not theirs and not any(row["fault"] == NO_FAULT for row in collected.rows):
         lines.append("there is no control cell without a fault among these cells")
     repeats = [len(group.proven) for group in groups(collected.rows)]
     if repeats and max(repeats) <= 3:

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
 
 Row = Mapping[str, object]
@@ -128,7 +129,7 @@ def teeth(all_groups: Sequence[Group], must_lose: Iterable[str]) -> tuple[str, .
             f"profile must lose under it, and none did ({seen}). Take no comfort from a `kept` under this fault."
         )
     for group in all_groups:
-        if group.fault == "none" and group.verdict in (Verdict.BROKEN, Verdict.DEAD, Verdict.LOST_AS_DOCUMENTED):
+        if group.fault == NO_FAULT and group.verdict in (Verdict.BROKEN, Verdict.DEAD, Verdict.LOST_AS_DOCUMENTED):
             notes.append(
                 f"The control cell of {group.profile}, which has no fault, is `{group.verdict}`: what its cells with "
                 f"a fault show cannot be laid to the fault alone."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqtest import paths
+from mqtest.fault_log import NO_FAULT
 from mqtest.model import Finding, Verdict
 from mqtest.neighbourhood import Neighbourhood
 from mqtest.report.blocks import bullets, code, plain, table
@@ -87,7 +88,7 @@ def _cells(collected: Collected, verdict: Verdict) -> Iterator[Surprise]:
         worst = max(cells, key=lambda cell: loss(cell.row) or 0)
         how_many = every.count((profile, fault))
         times = f" ({len(cells)} of {how_many} cells)" if how_many > 1 else ""
-        under = f"under {code(fault)}" if fault != "none" else "without any fault"
+        under = f"under {code(fault)}" if fault != NO_FAULT else "without any fault"
         yield Surprise(
             headline=f"{plain(profile)} {under}: {words}{times}",
             what=worst.reason,

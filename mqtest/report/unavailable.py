@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
+from mqtest.fault_log import NO_FAULT
 from mqtest.judge import COLUMNS
 from mqtest.report.blocks import MOST, section, table
 from mqtest.report.collect import JudgedCell
@@ -35,7 +36,7 @@ def unavailable_text(cells: Sequence[JudgedCell]) -> str:
     rows = [
         (group.fault, group.profile, *(_figure(group, column) for column in columns), _latency(group))
         for group in groups(cell.row for cell in cells)
-        if group.fault != "none" or any((measured(row, "ack_gap_s_max") or 0) >= 1 for row in group.rows)
+        if group.fault != NO_FAULT or any((measured(row, "ack_gap_s_max") or 0) >= 1 for row in group.rows)
     ]
     rows = [row for row in rows if set(row[2:]) - {NOT_MEASURED}]
     if not rows:
