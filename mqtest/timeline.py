@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from mqtest.checks.gaps import OUTAGE_S, acks_by_place, load, points
+from mqtest.checks.sightings import positions as sighted
 from mqtest.clock import NS_PER_S
 from mqtest.fault_log import parts
-from mqtest.gaps import OUTAGE_S, acks_by_place, load, points
 from mqtest.history import Fate, History, Ints, groups
 from mqtest.model import Kind, Outcome
-from mqtest.sightings import positions as sighted
 
 _LEAD_NS = int(OUTAGE_S * NS_PER_S)
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtest import checks_divergence, checks_duplicates, checks_order, checks_recovery, checks_time, history
-from mqtest.checks import CHECKS
+from mqtest import history
+from mqtest.checks import CHECKS, divergence, duplicates, order, recovery, speed
+from mqtest.checks.sightings import MOST_EXAMPLES
 from mqtest.judge import COLUMNS
 from mqtest.model import Finding, Flag, Kind, Outcome
-from mqtest.sightings import MOST_EXAMPLES
 from tests.histories import CORRUPT, FOREIGN, Got, Sent, Skipped, at, write_cell_folder
 
 LOG, QUEUE = Kind.LOG, Kind.QUEUE
@@ -539,10 +539,10 @@ def test_duplicates_and_order_agree_with_a_naive_model(kind: Kind, receipts: lis
         loaded = history.load(folder)
     found: dict[str, Any] = {}
     for check in (
-        checks_duplicates.stored_twice,
-        checks_duplicates.redelivered,
-        checks_order.reordered,
-        checks_divergence.divergence,
+        duplicates.stored_twice,
+        duplicates.redelivered,
+        order.reordered,
+        divergence.divergence,
     ):
         found |= check(loaded).numbers
     expected = _naive(kind, receipts, audit)
@@ -554,5 +554,5 @@ def test_time_checks_survive_a_cell_without_phases(tmp_path: Path) -> None:
     path = folder / "ledger" / "events.jsonl"
     path.write_text("".join(x for x in path.read_text().splitlines(True) if '"phase"' not in x))
     loaded = history.load(folder)
-    for check in (checks_recovery.unavailability, checks_time.throughput, checks_time.latency):
+    for check in (recovery.unavailability, speed.throughput, speed.latency):
         assert set(check(loaded).numbers.values()) == {None}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mqtest.checks_output import output
+from mqtest.checks.output import output
 from mqtest.history import load
 from mqtest.judge import judge
 from mqtest.model import Outcome, Output, Verdict

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from mqtest import history
+from mqtest.checks.sightings import run_starts
 from mqtest.model import Outcome
 from mqtest.neighbourhood import Neighbour, Neighbourhood, neighbourhoods
-from mqtest.sightings import run_starts
 from tests.histories import Got, Sent, Skipped, at, write_cell_folder
 
 

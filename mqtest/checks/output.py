@@ -1,4 +1,4 @@
-"""The check of pipelines: what transformers wrote, against what they had to read. See checks.py."""
+"""The check of pipelines: what transformers wrote, against what they had to read. Rules: __init__.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from itertools import chain, islice
 
 import numpy as np
 
+from mqtest.checks.sightings import examples
 from mqtest.history import History, Ints, Receipts, groups
 from mqtest.model import Finding, Outcome
-from mqtest.sightings import examples
 
 _EACH = 10
 _COLUMNS = ("output_lost", "output_doubled", "output_phantom")

@@ -1,12 +1,12 @@
-"""Checks of what the client said, and of what can never be: phantoms, foreign and corrupt messages. See checks.py."""
+"""Checks of what the client said, and of what can never be: phantoms, foreign, corrupt messages. Rules: __init__.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from mqtest.checks.sightings import examples, run_starts
 from mqtest.history import Fate, History
 from mqtest.model import Finding, Outcome
-from mqtest.sightings import examples, run_starts
 
 
 def outcomes(history: History) -> Finding:

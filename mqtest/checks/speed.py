@@ -1,4 +1,4 @@
-"""Checks of time: how much got through, and how long an answer took. See checks.py.
+"""Checks of speed: how much got through, and how long an answer took. Rules: __init__.py.
 
 Phases come from the events: `steady` lasts until the next phase. A phase that did not happen measures nothing (None).
 Percentiles are nearest-rank: always a value that occurred.

@@ -1,12 +1,12 @@
-"""The check of positions: two messages at one, or a message elsewhere than its ack said. See checks.py."""
+"""The check of positions: two messages at one, or a message elsewhere than its ack said. Rules: __init__.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from mqtest.checks.sightings import MOST_EXAMPLES, examples, position, positions, run_starts, seen
 from mqtest.history import Bools, History, Ints, groups
 from mqtest.model import Finding, Kind, Outcome
-from mqtest.sightings import MOST_EXAMPLES, examples, position, positions, run_starts, seen
 
 
 def divergence(history: History) -> Finding:

@@ -1,4 +1,4 @@
-"""The check of loss: which acked messages are gone, how old they were, and where they went. See checks.py."""
+"""The check of loss: which acked messages are gone, how old they were, and where they went. Rules: __init__.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from mqtest.causes import flush_interval
+from mqtest.checks.sightings import examples, position, run_starts
 from mqtest.clock import NS_PER_S
 from mqtest.history import Bools, Fate, History, Ints, groups
 from mqtest.model import Finding, Kind, Outcome
-from mqtest.sightings import examples, position, run_starts
 
 
 def loss(history: History) -> Finding:

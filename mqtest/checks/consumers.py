@@ -1,7 +1,7 @@
 """Checks of the consumer group: what it passed over, what it committed, and (queue) whether the counts close.
 
 The runner writes what the broker itself says once the consumers are done: `counts` (`when`: `drained`; `totals`:
-`ready`, `unacked`, perhaps `dead_lettered`) and `committed` (`places` and `ends`: place → offset). See checks.py.
+`ready`, `unacked`, perhaps `dead_lettered`) and `committed` (`places` and `ends`: place → offset). Rules: __init__.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from mqtest.checks.sightings import examples, position, run_starts, seen
 from mqtest.history import Bools, History
 from mqtest.model import Finding, Kind, Outcome
-from mqtest.sightings import examples, position, run_starts, seen
 
 
 def skipped_by_consumer(history: History) -> Finding:

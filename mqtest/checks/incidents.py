@@ -1,4 +1,4 @@
-"""The check of a fault's parts: what each of them cost. See checks.py."""
+"""The check of a fault's parts: what each of them cost. Rules: __init__.py."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mqtest.checks.gaps import Span, acks_by_place, load, points
+from mqtest.checks.sightings import MOST_EXAMPLES
 from mqtest.clock import NS_PER_S
 from mqtest.fault_log import Part, parts
-from mqtest.gaps import Span, acks_by_place, load, points
 from mqtest.history import Fate, History, Ints
 from mqtest.model import Finding
-from mqtest.sightings import MOST_EXAMPLES
 
 
 def incidents(history: History) -> Finding:

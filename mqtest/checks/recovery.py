@@ -1,7 +1,7 @@
 """Checks of recovery: how long nothing was acked or delivered, and when each stage after the fault was reached.
 
 The load lasts from `warm-up` to `drain`. Stages count from the first `injected`. A fault of several parts is judged as
-a whole here, and part by part in `incidents`. What did not happen measures nothing (None). See checks.py.
+a whole here, and part by part in `incidents`. What did not happen measures nothing (None). Rules: __init__.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mqtest.checks_time import NS_PER_MS, Numbers, live, rounded
+from mqtest.checks.gaps import OUTAGE_S, Span, acks_by_place, deliveries_by_place, gaps_s, load, outages
+from mqtest.checks.sightings import examples
+from mqtest.checks.speed import NS_PER_MS, Numbers, live, rounded
 from mqtest.clock import NS_PER_S
-from mqtest.gaps import OUTAGE_S, Span, acks_by_place, deliveries_by_place, gaps_s, load, outages
 from mqtest.history import History, Ints, groups
 from mqtest.model import Finding, Outcome
-from mqtest.sightings import examples
 
 _STEADY_SHARE = 0.9
 

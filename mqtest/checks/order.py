@@ -1,13 +1,13 @@
-"""The check of order, per producer and place. See checks.py."""
+"""The check of order, per producer and place. Rules: __init__.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mqtest.causes import disorder
+from mqtest.checks.sightings import examples, joined, run_starts, seen
 from mqtest.history import History, Ints, groups
 from mqtest.model import Finding, Kind
-from mqtest.sightings import examples, joined, run_starts, seen
 
 
 def reordered(history: History) -> Finding:

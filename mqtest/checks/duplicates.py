@@ -1,13 +1,13 @@
-"""Checks of duplicates: stored twice, and delivered again, by cause. See checks.py."""
+"""Checks of duplicates: stored twice, and delivered again, by cause. Rules: __init__.py."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mqtest.causes import second_copies
+from mqtest.checks.sightings import examples, joined, position, positions, run_starts, seen
 from mqtest.history import Bools, History, Ints, groups
 from mqtest.model import Finding, Flag, Kind, Outcome
-from mqtest.sightings import examples, joined, position, positions, run_starts, seen
 
 
 def stored_twice(history: History) -> Finding:
