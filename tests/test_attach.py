@@ -20,7 +20,7 @@ from mqtest.brokers import memory
 from mqtest.brokers.foreign import Asked, Held, foreign_module, host_ports
 from mqtest.brokers.rabbitmq_foreign import _where
 from mqtest.cli import main
-from mqtest.cli_attach import first_interrupt_ends_the_load, seconds
+from mqtest.cli.attach import first_interrupt_ends_the_load, seconds
 from mqtest.clients.rocketmq_codec import Code, Request
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError, UsageError

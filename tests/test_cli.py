@@ -296,7 +296,7 @@ def start(tmp_path: Path, *only: str) -> subprocess.Popen[str]:
     globs = [word for glob in only for word in ("--only", glob)]
     words = ["run", "self-test", "--results", str(tmp_path / "results"), *globs]
     return subprocess.Popen(
-        [sys.executable, "-m", "mqtest.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "mqtest", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

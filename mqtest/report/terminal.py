@@ -1,4 +1,4 @@
-"""The table of a run for the terminal, as a rich renderable; cli.py prints it.
+"""The table of a run for the terminal, as a rich renderable; cli prints it.
 
 Every verdict is a word; colour only repeats it, for those who see it. To fit a terminal, a fault is a heading instead
 of a column, and a column that says nothing in any row (0 or not measured, or one cell of each) stands in the caption.

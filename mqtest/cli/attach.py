@@ -1,4 +1,4 @@
-"""`mqtest attach`: its options, and how Ctrl-C ends it. What it does is in attach.py."""
+"""`mqtest attach`: its options, and how Ctrl-C ends it. What it does is in mqtest/attach.py."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
+from mqtest.cli.words import FOLDER, show_report
 from mqtest.errors import UsageError
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_FOLDER = click.Path(path_type=Path)
 
 
 def seconds(text: str) -> float:
@@ -67,13 +67,11 @@ def seconds(text: str) -> float:
 @click.option(
     "--hold", type=seconds, metavar="TIME", default="10s", show_default=True, help="From the fault to the heal command."
 )
-@click.option("--credentials", type=_FOLDER, help="TOML file with the client's own keys for login and TLS.")
+@click.option("--credentials", type=FOLDER, help="TOML file with the client's own keys for login and TLS.")
 @click.option("--may-lose", is_flag=True, help="What you do is more than the profile promises to survive.")
 @click.option("--yes", is_flag=True, help="Write to a topic that holds messages of others.")
 @click.option("--remove", is_flag=True, help="At the end, delete the topic that the run made.")
-@click.option(
-    "--results", type=_FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes."
-)
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live screen, as in CI.")
 def attach(
     broker: str,
@@ -119,7 +117,6 @@ def attach(
     from mqtest import credentials as secrets
     from mqtest import live
     from mqtest.brokers.foreign import Asked, foreign_module
-    from mqtest.cli import show_report
     from mqtest.model import Workload
     from mqtest.profile import find_profile
 
