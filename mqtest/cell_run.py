@@ -27,7 +27,7 @@ from mqtest.errors import ClusterError, EngineError, LedgerError, MqtestError, W
 from mqtest.fault_run import FaultRun, watching_leader
 from mqtest.journal import Journal
 from mqtest.judge import judge
-from mqtest.last_words import telling
+from mqtest.last_words import said, telling
 from mqtest.ledger import write_cell
 from mqtest.load import Load
 from mqtest.model import Cell, Verdict
@@ -246,8 +246,7 @@ class CellRun:
         blamed = getattr(broker_module(self._cell.profile.broker), "boot_error", lambda _log: None)
         words = []
         for name, code in sorted(gone.items()):
-            path = self._folder / "logs" / f"{name}.log"
-            log = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            log = said(self._folder / "logs" / f"{name}.log")
             words.append(f"{name} exit code {code}: {blamed(log) or telling(log)}")
         return "; ".join(words)
 

@@ -48,7 +48,7 @@ class Load:
         watch: Watch,
     ) -> None:
         self._run_number = run_number
-        self._ledger = cell_dir / "ledger"
+        self._ledger, self._logs = cell_dir / "ledger", cell_dir / "logs"
         self._library = library
         self._workload = workload
         self._phases = phases
@@ -182,6 +182,7 @@ class Load:
                 wiring=wiring,
                 workload=self._workload,
                 folder=str(self._ledger / f"{folder}.{number}"),
+                log=str(self._logs / f"{role}-{number}.log"),
                 settle_s=self._phases.settle_s,
             )
             for number in range(count)

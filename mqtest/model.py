@@ -74,6 +74,8 @@ class Order(StrEnum):
     """Whether a profile promises order per producer and place."""
 
     PLACE = "place"
+    UNLESS_REQUEUED = "unless-requeued"
+    """but for what a queue took back from a consumer, and flags as redelivered"""
     NONE = "none"
 
 

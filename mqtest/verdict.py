@@ -36,6 +36,12 @@ _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
     Duplicates.ANY: (),
 }
 """promise -> columns that must be 0"""
+_ORDER: Mapping[Order, Sequence[str]] = {
+    Order.PLACE: ("reordered",),
+    Order.UNLESS_REQUEUED: ("reordered_unflagged",),
+    Order.NONE: (),
+}
+"""promise -> columns that must be 0"""
 _OUTPUTS: Mapping[Output, Sequence[str]] = {
     Output.EXACTLY_ONCE: ("output_lost", "output_doubled"),
     Output.AT_LEAST_ONCE: ("output_lost",),
@@ -142,8 +148,7 @@ def _broken(facts: Facts) -> tuple[Verdict, str] | None:
         if facts.acknowledged and found.get("lost"):
             faults.insert(0, "lost")
         faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]
-        if facts.promise.order is Order.PLACE and found.get("reordered"):
-            faults.append("reordered")
+        faults += [name for name in _ORDER[facts.promise.order] if found.get(name)]
         faults += [name for name in _OUTPUTS[facts.promise.output] if found.get(name)]
     if not faults:
         return None

@@ -47,7 +47,7 @@ VIOLATIONS = {
     "strangers": ("foreign", "corrupt"),
     "stored-twice": ("stored_twice",),
     "redelivered": ("redelivered", "redelivered_unflagged"),
-    "reordered": ("reordered",),
+    "reordered": ("reordered", "reordered_unflagged"),
     "divergence": ("offset_divergence",),
 }
 
@@ -284,6 +284,21 @@ class TestReordered:
     def test_in_a_queue_a_redelivery_is_no_disorder(self, tmp_path: Path) -> None:
         folder = write_cell_folder(tmp_path, kind=QUEUE, sends=acked(range(3)), receipts=got([0, 1, 0, 2]))
         assert find("reordered", folder).count == 0
+
+    def test_in_a_queue_what_was_requeued_is_told_apart(self, tmp_path: Path) -> None:
+        receipts = [*got([0, 4]), Got(1, flags=AGAIN), Got(2), Got(3, flags=AGAIN), Got(3), Got(2, flags=AGAIN)]
+        folder = write_cell_folder(tmp_path, kind=QUEUE, sends=acked(range(6)), receipts=receipts, audit=got([5]))
+        assert numbers(find("reordered", folder), "reordered", "reordered_unflagged") == (3, 1)
+
+    def test_in_a_queue_one_that_the_drain_finds_flagged_was_requeued(self, tmp_path: Path) -> None:
+        audit = [Got(0, flags=AGAIN), Got(1)]
+        folder = write_cell_folder(tmp_path, kind=QUEUE, sends=acked(range(3)), receipts=got([2]), audit=audit)
+        assert numbers(find("reordered", folder), "reordered", "reordered_unflagged") == (2, 1)
+
+    def test_in_a_log_a_flag_says_nothing(self, tmp_path: Path) -> None:
+        audit = [Got(1, 0, flags=AGAIN), Got(0, 1, flags=AGAIN)]
+        finding = find("reordered", write_cell_folder(tmp_path, sends=acked(range(2), offset=-1), audit=audit))
+        assert numbers(finding, "reordered", "reordered_unflagged") == (1, 1)
 
     def test_in_a_queue_with_two_consumers_it_is_not_told(self, tmp_path: Path) -> None:
         receipts = [Got(1), Got(0, actor=1)]

@@ -125,6 +125,7 @@ def test_the_loop_passes_on_each_message_of_the_load_once(wiring: Wiring, tmp_pa
         wiring=wiring,
         workload=Workload(transformers=1),
         folder=str(tmp_path / "transforms.0"),
+        log=str(tmp_path / "transformer-0.log"),
         settle_s=5,
     )
     try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from mqtest.last_words import telling
+from mqtest.last_words import said, telling
 
 STACK = """\
-2026-11-28T20:38:20.080Z 20:38:20.080 WARN hook
-2026-11-28T20:38:20.100Z a.FormatException: Cannot parse null
-2026-11-28T20:38:20.100Z \tat java.base/java.lang.Integer.parseInt(Integer.java:624)
-2026-11-28T20:38:20.101Z \tat org.a.InvalidFile.read(InvalidFile.java:107)
-2026-11-28T20:38:20.101Z \tat org.a.Cache.init(Cache.java:59)
-2026-11-28T20:38:28.849Z 20:38:28.848 WARN shut down
+20:38:20.080 WARN hook
+a.FormatException: Cannot parse null
+\tat java.base/java.lang.Integer.parseInt(Integer.java:624)
+\tat org.a.InvalidFile.read(InvalidFile.java:107)
+\tat org.a.Cache.init(Cache.java:59)
+20:38:28.848 WARN shut down
 """
 
 
@@ -30,3 +32,10 @@ STACK = """\
 )
 def test_the_telling_line_of_a_log(log: str, told: str) -> None:
     assert telling(log) == told
+
+
+def test_what_a_node_said_is_told_without_the_time_of_the_engine(tmp_path: Path) -> None:
+    log = tmp_path / "node.log"
+    log.write_text("2026-11-28T20:38:20.080Z 20:38:20.080 WARN hook\n2026-11-28T20:38:20.100Z \tat a.B\n", "utf-8")
+    assert said(log) == "20:38:20.080 WARN hook\n\tat a.B\n"
+    assert said(tmp_path / "none.log") == ""

@@ -25,6 +25,7 @@ from mqtest.cluster.images import ensure_image
 from mqtest.cluster.leftovers import close_run
 from mqtest.cluster.locks import RunLock
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
+from mqtest.last_words import said
 from mqtest.model import Node, Profile, Value
 from mqtest.profile import find_profile, image_version, load_profiles
 from mqtest.verdict import covers
@@ -107,11 +108,11 @@ def test_boot_error_names_the_setting_and_nothing_in_other_logs() -> None:
     assert rabbitmq.boot_error("") is None
 
 
-STAMP = "2026-11-28T20:38:54.770Z 2026-11-28 20:38:54.757749+00:00 [error] <0.209.0> "
+STAMP = "2026-11-28 20:38:54.757749+00:00 [error] <0.209.0> "
 EXCEPTION = ("BOOT FAILED", "===========", "Exception during startup:", "", "error:{case_clause,{ok,[]}}", "")
 
 
-@pytest.mark.parametrize("stamp", ["", STAMP, STAMP.rpartition("2026")[0]])
+@pytest.mark.parametrize("stamp", ["", STAMP])
 def test_boot_error_tells_the_exception_of_a_failed_boot(stamp: str) -> None:
     lines = (*EXCEPTION, "    rabbit_feature_flags:read/0, line 1218", "    rabbit:start/2, line 908")
     told = "BOOT FAILED: error:{case_clause,{ok,[]}} in rabbit_feature_flags:read/0"
@@ -463,5 +464,5 @@ def test_misspelt_key_of_rabbitmq_conf_stops_the_boot_and_is_found_in_the_log(tm
     with one_node(profile(broker={"hartbeat": 11}), tmp_path) as cluster:
         assert wait_until(cluster.exited, 60, "the node to give up") == {"rabbitmq-1": 1}
         cluster.save_logs(tmp_path)
-    log = (tmp_path / "rabbitmq-1.log").read_text()
+    log = said(tmp_path / "rabbitmq-1.log")
     assert str(rabbitmq.boot_error(log)).startswith("broker.hartbeat: ")

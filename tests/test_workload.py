@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def plan(rig: Rig, folder: Path, role: Role, number: int = 0, load: Workload = L
         wiring=rig.broker.wiring(),
         workload=load,
         folder=str(folder / f"{FOLDERS[role]}.{number}"),
+        log=str(folder / f"{role}-{number}.log"),
         settle_s=5,
     )
 
@@ -122,7 +124,14 @@ def test_what_came_while_an_automatic_consumer_left_is_in_its_ledger(tmp_path: P
         )
         folder = str(tmp_path / "receipts.0")
         one = WorkerPlan(
-            role=Role.CONSUMER, number=0, run_number=7, wiring=wiring, workload=LOAD, folder=folder, settle_s=5
+            role=Role.CONSUMER,
+            number=0,
+            run_number=7,
+            wiring=wiring,
+            workload=LOAD,
+            folder=folder,
+            settle_s=5,
+            log=str(tmp_path / "consumer-0.log"),
         )
         group = Workers("test", lambda _event: None)
         group.start([one])
@@ -153,3 +162,36 @@ def test_a_worker_that_dies_by_itself_is_an_error(tmp_path: Path) -> None:
         group._workers[0].process.kill()
         with pytest.raises(ClusterError, match="producer 0 ended with exit code -9"):
             wait_until(lambda: group.check(), 5, "the error", poll_s=0.01)  # type: ignore[func-returns-value]
+
+
+def test_what_a_client_library_warns_of_is_kept(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "producer-0.log"
+    wiring = Wiring(
+        broker="kafka",
+        client="confluent",
+        kind=Kind.LOG,
+        acknowledged=True,
+        addresses=("127.0.0.1:1",),  # nobody listens there
+        topic="t",
+        places=1,
+        group="g",
+        producer={},
+        consumer={},
+    )
+    one = WorkerPlan(
+        role=Role.PRODUCER,
+        number=0,
+        run_number=7,
+        wiring=wiring,
+        workload=LOAD,
+        folder=str(tmp_path / "sends.0"),
+        log=str(log),
+        settle_s=5,
+    )
+    group = Workers("test", lambda _event: None)
+    try:
+        group.start([one])
+        wait_until(lambda: log.exists() and log.stat().st_size, 10, "a warning")
+    finally:
+        group.close()
+    assert re.search(r"^\d{4}-\d\d-\d\dT[\d:.]+Z mqtest\.librdkafka .*refused", log.read_text(), re.M)

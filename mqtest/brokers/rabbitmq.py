@@ -89,8 +89,8 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     }
 
 
-_STAMP = re.compile(r"^(?:\S+T\S+Z )?(?:\d{4}-\d\d-\d\d \S+ \[\w+\] <[\d.]+>)?", re.M)
-"""the engine's and the broker's, before a line of a log"""
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\d \S+ \[\w+\] <[\d.]+>", re.M)
+"""before a line of the log"""
 
 
 def boot_error(log: str) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 from mqtest.causes import disorder
 from mqtest.checks.sightings import examples, joined, run_starts, seen
 from mqtest.history import History, Ints, groups
-from mqtest.model import Finding, Kind
+from mqtest.model import Finding, Flag, Kind
 
 
 def reordered(history: History) -> Finding:
@@ -15,20 +15,23 @@ def reordered(history: History) -> Finding:
 
     Log: in the audit by offset, each message at its first position. Queue: over first deliveries and drain by
     `received_ns`, in places that one consumer (and one audit reader) had to itself; None when there is no such place.
+    `reordered_unflagged`: those that no flag of the broker told to have been requeued before; in a log all of them.
     `reordered_by_max`: how far below at most. The notes give each producer and place, and the settings that allow it.
     """
     if history.kind is Kind.LOG:
         message, place, at = history.audit.message, history.audit.place, history.audit.offset
+        requeued = np.zeros(len(message), dtype=np.bool_)
     else:
         message, place, at = (joined(history, column) for column in ("message", "place", "received_ns"))
+        requeued = (joined(history, "flags") & Flag.REDELIVERED) != 0
         shared = _shared_places(history)
         alone = ~np.isin(place, shared)
         if len(shared) and not alone.any():
-            return Finding(check="reordered", count=None, numbers={"reordered": None})
-        message, place, at = message[alone], place[alone], at[alone]
+            return Finding(check="reordered", count=None, numbers={"reordered": None, "reordered_unflagged": None})
+        message, place, at, requeued = message[alone], place[alone], at[alone], requeued[alone]
     order, new = groups(message, place, at, by=2)
     first = np.sort(order[new])
-    message, place = message[first], place[first]
+    message, place, requeued = message[first], place[first], requeued[first]
     order, new = groups(place, history.sends.producer[message], at[first], by=2)
     seq = history.sends.seq[message[order]]
     # each (place, producer) lifted above the one before it, so that one running maximum serves them all
@@ -39,7 +42,11 @@ def reordered(history: History) -> Finding:
     return Finding(
         check="reordered",
         count=count,
-        numbers={"reordered": count, "reordered_by_max": int(behind.max(initial=0)) if count is not None else None},
+        numbers={
+            "reordered": count,
+            "reordered_unflagged": seen(history, int(np.count_nonzero(~requeued[late]))),
+            "reordered_by_max": int(behind.max(initial=0)) if count is not None else None,
+        },
         notes=(*_where(history.sends.producer[message[late]], place[late]), *_allowed(history)) if count else (),
         examples=examples(f"{history.name(message[i])} after a later one in place {place[i]}" for i in late),
         messages=run_starts(history, message[late]),

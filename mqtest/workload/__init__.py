@@ -35,4 +35,6 @@ class WorkerPlan:
     workload: Workload
     folder: str
     """its ledger folder"""
+    log: str
+    """the file for what its client library warns of; not there when it warns of nothing"""
     settle_s: float

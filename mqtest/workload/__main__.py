@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import signal
 import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -30,6 +33,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
     plan = msgspec.json.decode(sys.stdin.readline(), type=WorkerPlan)
+    _log_to(Path(plan.log))
     control = Control()
     control.listen()
     loop = _LOOPS[plan.role](plan, control)
@@ -41,6 +45,16 @@ def main() -> int:
         return 1
     control.done()
     return 0
+
+
+def _log_to(path: Path) -> None:
+    """What the client libraries warn of, in UTC as the nodes' logs are. A worker that comes back goes on in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    lines = logging.Formatter("%(asctime)s.%(msecs)03dZ %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    lines.converter = time.gmtime
+    handler.setFormatter(lines)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 if __name__ == "__main__":
