@@ -314,7 +314,11 @@ def write_cell(cell_dir: Path, record: Mapping[str, object]) -> None:
 
 def read_cell(cell_dir: Path) -> dict[str, Any]:
     """The record in cell.json. Raises LedgerError when there is none, or it is no JSON object."""
-    path = cell_dir / "cell.json"
+    return read_record(cell_dir / "cell.json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A file of one JSON object. Raises LedgerError when it is not there, or something else."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

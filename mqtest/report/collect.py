@@ -15,7 +15,7 @@ from typing import Any
 
 from mqtest.errors import LedgerError, MqtestError, UsageError
 from mqtest.judge import judge
-from mqtest.ledger import read_cell
+from mqtest.ledger import read_cell, read_record
 from mqtest.model import Finding, Verdict
 from mqtest.neighbourhood import Neighbourhood
 from mqtest.timeline import Timeline
@@ -98,14 +98,14 @@ def read_run(run_dir: Path) -> Mapping[str, Any]:
     """The run.json of a run folder; raises UsageError where there is none, LedgerError where it is no JSON."""
     if not (run_dir / RUN).is_file():
         raise UsageError(f"{run_dir}: not the folder of a run (it has no {RUN})")
-    return _read_json(run_dir / RUN)
+    return read_record(run_dir / RUN)
 
 
 def judge_cell(folder: Path) -> JudgedCell:
     """Judge one finished cell; what cannot be judged is `unknown`."""
     stored_path = folder / VERDICT
     try:
-        stored = _read_json(stored_path) if stored_path.is_file() else None
+        stored = read_record(stored_path) if stored_path.is_file() else None
     except LedgerError:
         stored = None  # torn by a kill while it was written: as if it had never been there
     try:
@@ -175,15 +175,3 @@ def _finished(folder: Path) -> bool:
         return read_cell(folder).get("finished") is not False
     except LedgerError:
         return True  # it will be judged, and be `unknown` with this reason
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LedgerError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise LedgerError(f"{path}: not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise LedgerError(f"{path}: expected one JSON object")
-    return data
