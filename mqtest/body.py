@@ -10,6 +10,7 @@ slice of one precomputed block, so that a message costs no randomness. Nothing e
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
@@ -51,3 +52,14 @@ def decode(body: bytes) -> Header | None:
         return Header(int(body[4:12], 16), int(body[12:20], 16), int(body[20:28], 16), int(body[28:44], 16))
     except ValueError:
         return None
+
+
+def find(data: bytes, run: int, size: int) -> Iterator[Header]:
+    """The headers of all whole bodies of that run and size that lie anywhere in these bytes."""
+    mark = b"%b%08x" % (MAGIC, run)
+    at = data.find(mark)
+    while at >= 0:
+        header = decode(data[at : at + size])
+        if header is not None:
+            yield header
+        at = data.find(mark, at + 1)

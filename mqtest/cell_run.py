@@ -52,9 +52,10 @@ class CellRun:
         for part in ("ledger", "logs"):
             (folder / part).mkdir(parents=True)
         self._journal = Journal(folder, watch)
+        self._run_number = zlib.crc32(f"{run_id}/{cell.id}".encode())
         self._load = Load(
             run=run_id,
-            run_number=zlib.crc32(f"{run_id}/{cell.id}".encode()),
+            run_number=self._run_number,
             cell_dir=folder,
             library=client(cell.profile.client),
             workload=cell.workload,
@@ -102,6 +103,7 @@ class CellRun:
         self._load.drain(broker)
         self._tell_committed(broker)
         self._load.audit(broker)
+        self._search_disks(cluster)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
         self.phase("down")
 
@@ -230,6 +232,14 @@ class CellRun:
             committed = broker.committed()
             places, ends = ({str(p): pair[i] for p, pair in committed.items()} for i in (0, 1))
             self.event("committed", places=places, ends=ends)
+
+    def _search_disks(self, cluster: Cluster) -> None:
+        """Where messages were lost: which of them still lie in files of the nodes."""
+        if not judge(self._folder).row["lost"]:
+            return
+        with suppress(ClusterError), self._journal.stage("search"):
+            found = cluster.messages_on_disk(self._run_number, self._cell.workload.size_bytes)
+            self.event("on disk", nodes={name: dict(producers) for name, producers in found.items()})
 
     def _down(self, cluster: Cluster) -> None:
         cluster.save_logs(self._folder / "logs")

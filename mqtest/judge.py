@@ -27,7 +27,7 @@ COLUMNS: tuple[str, ...] = (
     "seed", "nodes", "rate_asked_per_s", "size_bytes",
     "sent", "skipped", "acked", "degraded", "refused", "returned", "unknown",
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
-    "offsets_reused", "phantom", "foreign", "corrupt",
+    "offsets_reused", "lost_on_disk", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged",
     "reordered", "reordered_unflagged", "offset_divergence",
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtest.body import HEADER_BYTES, Header, decode, encode
+from mqtest.body import HEADER_BYTES, Header, decode, encode, find
 
 
 def test_literal_layout() -> None:
@@ -51,3 +51,10 @@ def test_bodies_larger_than_the_filler_block() -> None:
     text = encode(1, 2, 3, 4, 3_000_000)
     assert len(text) == 3_000_000
     assert decode(text) == Header(1, 2, 3, 4)
+
+
+def test_whole_bodies_are_found_anywhere() -> None:
+    whole, other_run, other_size = encode(7, 1, 5, 0, 100), encode(8, 1, 6, 0, 100), encode(7, 1, 7, 0, 90)
+    data = b"xMQT1MQT1" + whole + other_run + b"\0" + other_size + whole[:50] + encode(7, 2, 9, 0, 100) + whole[:-1]
+    assert [(found.producer, found.seq) for found in find(data, 7, 100)] == [(1, 5), (2, 9)]
+    assert list(find(b"", 7, 100)) == []

@@ -47,6 +47,7 @@ def test_live_consumers_have_read_what_is_lost(tmp_path: Path) -> None:
     judged = run_cell(tmp_path, make_cell("memory/log-lossy", "power-cut:all", workload=LIVE))
     assert judged.verdict is Verdict.LOST_AS_DOCUMENTED
     assert judged.row["read_then_lost"] > 0
+    assert judged.row["lost_on_disk"] == 0, "the log was cut off"
 
 
 @pytest.mark.parametrize("profile", ["memory/log-safe", "memory/queue-safe"])

@@ -130,6 +130,29 @@ class TestLoss:
         folder = write_cell_folder(tmp_path, sends=sends, receipts=[Got(0, 7)], audit=[Got(1, 7)])
         assert numbers(find("loss", folder), "lost", "offsets_reused") == (1, 1)
 
+    def test_what_lies_in_files_of_the_nodes(self, tmp_path: Path) -> None:
+        nodes = {"kafka-1": {"0": [[0, 2], [5, 6]]}, "kafka-2": {"1": [[0, 9]], "0": [[6, 6]]}, "kafka-3": {}}
+        events = [{"t_ns": at(50), "event": "on disk", "nodes": nodes}]
+        sends, audit = [*acked(range(9)), *acked(range(3), producer=1)], [*got([0, 4]), *got([0, 1], producer=1)]
+        finding = find("loss", write_cell_folder(tmp_path, sends=sends, audit=audit, events=events))
+        assert numbers(finding, "lost", "lost_on_disk") == (8, 5)
+        assert finding.notes == ("4 of them still lie in files of kafka-1", "2 of them still lie in files of kafka-2")
+
+    @pytest.mark.parametrize(
+        ("nodes", "number", "notes"),
+        [
+            ({"kafka-1": {"0": [[0, 0]]}}, 0, ("none of them lies in a file of kafka-1 any more",)),
+            ({"kafka-1": {}}, None, ()),
+            ({}, None, ()),
+        ],
+    )
+    def test_what_lies_in_no_file(
+        self, tmp_path: Path, nodes: dict[str, Any], number: int | None, notes: tuple[str, ...]
+    ) -> None:
+        events = [{"t_ns": at(50), "event": "on disk", "nodes": nodes}]
+        finding = find("loss", write_cell_folder(tmp_path, sends=acked(range(3)), audit=got([0]), events=events))
+        assert (finding.numbers["lost_on_disk"], finding.notes) == (number, notes)
+
     def test_another_place_does_not_reuse(self, tmp_path: Path) -> None:
         sends = [Sent(0), Sent(1, place=1, offset=0)]
         folder = write_cell_folder(tmp_path, sends=sends, audit=[Got(1, 0, place=1)], places=2)

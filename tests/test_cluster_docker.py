@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from mqtest import body
 from mqtest.clock import wait_until
 from mqtest.cluster import HOST, disks, images, leftovers, network, powercut_control
 from mqtest.cluster import agent as agents
@@ -461,6 +462,16 @@ def test_whole_names_a_full_disk_and_a_detached_one(cluster: ComposeCluster) -> 
     inside(cluster, "node-2", "rm", "/data/fill")
     elsewhere = {**cluster.disks, "node-3": disks.Disk("/dev/loop99", cluster.disks["node-3"].image)}
     assert dataclasses.replace(cluster, disks=elsewhere).whole() == "the disk of node-3 is not attached to /dev/loop99"
+
+
+def test_messages_in_files_of_a_node_are_found(cluster: ComposeCluster) -> None:
+    for name, seqs in (("node-1", (1, 2, 3, 7)), ("node-2", (7,))):
+        text = "x".join(body.encode(5, 3, seq, 0, 100).decode() for seq in seqs)
+        inside(cluster, name, "sh", "-c", f"mkdir /data/log && printf %s '{text}' > /data/log/0")
+    cluster.kill(["node-2"])
+    assert cluster.messages_on_disk(5, 100) == {"names-1": {}, "node-1": {"3": [[1, 3], [7, 7]]}, "node-3": {}}
+    cluster.start(["node-2"])
+    assert cluster.messages_on_disk(5, 100)["node-2"] == {"3": [[7, 7]]}
 
 
 def test_logs_survive_a_restart(cluster: ComposeCluster, tmp_path: Path) -> None:

@@ -22,20 +22,23 @@ def loss(history: History) -> Finding:
     consumer had read it. `offsets_reused` (log): positions of lost messages, by their ack or their reader, that the
     audit found another message at. Each lost message of a log is one of `lost_cut_off` (another one is at its
     position), `lost_beyond_end`, `lost_in_hole` (the log goes on behind it), `lost_unplaced` (nobody named a position).
-    Without acknowledgements or a complete audit: all None.
+    `lost_on_disk`: those that still lie whole in a file of some node; None where the disks were not searched, or show
+    nothing of this cell. Without acknowledgements or a complete audit: all None.
     """
     sends = history.sends
     lost = history.fate == Fate.LOST
     count = history.count(Fate.LOST) if history.acknowledged else None
     acked = int(np.count_nonzero(sends.outcome == Outcome.ACKED))
     if count is None:
-        names = ("delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "offsets_reused")
+        names = ("delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "offsets_reused", "lost_on_disk")
         return Finding(check="loss", count=None, numbers=dict.fromkeys(names))
     is_log = history.kind is Kind.LOG
     read = np.zeros(len(lost), dtype=np.bool_)
     read[history.receipts.message] = True
     messages = np.flatnonzero(lost)
     ages, went = _ages(history, messages), _whereabouts(history, messages) if is_log else {}
+    disks = _on_disks(history, messages)
+    kept = np.logical_or.reduce([*disks.values()], initial=False) if disks else None
     return Finding(
         check="loss",
         count=count,
@@ -46,11 +49,12 @@ def loss(history: History) -> Finding:
             "lost_degraded": history.count(Fate.LOST_DEGRADED),
             "read_then_lost": int(np.count_nonzero(lost & read)) if is_log else None,
             "offsets_reused": _offsets_reused(history, lost) if is_log else None,
+            "lost_on_disk": None if kept is None else int(np.count_nonzero(kept)),
             **_runs(history, messages),
             **ages,
             **{f"lost_{where}": int(np.count_nonzero(mask)) for where, mask in went.items()},
         },
-        notes=_span_note(history, ages),
+        notes=(*_span_note(history, ages), *_disk_notes(disks)),
         examples=examples(
             f"{history.name(m)} acked at {position(sends.place[m], sends.offset[m])}"
             + "".join(f", {_WENT[where]}" for where, mask in went.items() if mask[i] and where in _WENT)
@@ -154,3 +158,27 @@ def _span_note(history: History, ages: Mapping[str, float | None]) -> tuple[str,
     if oldest_s <= interval.seconds:
         return (f"{span}, within the flush interval of {interval.seconds:g} s ({interval.said_by})",)
     return (f"{span}, longer than the flush interval of {interval.seconds:g} s ({interval.said_by}) explains",)
+
+
+def _on_disks(history: History, messages: Ints) -> dict[str, Bools]:
+    """Which of these messages lie in files of each node that was searched and shows any message of this cell."""
+    searched = [e["nodes"] for e in history.events if e["event"] == "on disk"]
+    producer, seq = history.sends.producer[messages], history.sends.seq[messages]
+    found = {}
+    for node, producers in (searched[0] if searched else {}).items():
+        if producers:
+            found[node] = np.zeros(len(messages), dtype=np.bool_)
+        for number, runs in producers.items():
+            first, last = np.array(runs, dtype=np.int64).T
+            mine = np.flatnonzero(producer == int(number))
+            which = np.searchsorted(first, seq[mine], side="right") - 1
+            found[node][mine] = (which >= 0) & (seq[mine] <= last[which])
+    return found
+
+
+def _disk_notes(disks: Mapping[str, Bools]) -> tuple[str, ...]:
+    """`120 of them still lie in files of kafka-1`."""
+    held = {node: int(np.count_nonzero(mask)) for node, mask in disks.items()}
+    if disks and not any(held.values()):
+        return (f"none of them lies in a file of {' or '.join(disks)} any more",)
+    return tuple(f"{number} of them still lie in files of {node}" for node, number in held.items() if number)

@@ -136,6 +136,10 @@ class Cluster(Protocol):
     def whole(self) -> str | None:
         """None when disks, network and engine are proven whole; else what is not."""
 
+    def messages_on_disk(self, run_number: int, size: int) -> Mapping[str, Mapping[str, Sequence[Sequence[int]]]]:
+        """Which messages of that number and size lie whole in files of each node that runs, whatever its broker makes
+        of them: producer -> first and last sequence number of each run. A broker that compresses hides them."""
+
     def save_logs(self, folder: Path) -> None:
         """Write `<node>.log` for every node."""
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import docker
 import docker.errors
 
+from mqtest import body
 from mqtest.clock import wait_until
 from mqtest.cluster import images
 from mqtest.cluster.engine import asking, connect, labels
@@ -182,4 +183,5 @@ def _program() -> str:
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for path in sorted(folder.glob("*.py")):
             tar.add(path, f"agent_program/{path.name}")
+        tar.add(body.__file__, "mqtest/body.py")
     return base64.b64encode(packed.getvalue()).decode()

@@ -221,6 +221,12 @@ class ComposeCluster:
         except MqtestError as error:
             return str(error)
 
+    def messages_on_disk(self, run_number: int, size: int) -> Mapping[str, Mapping[str, Sequence[Sequence[int]]]]:
+        """See Cluster."""
+        asked = {"targets": self._targets(self._names()), "run": run_number, "size": size}
+        found: dict[str, dict[str, list[list[int]]]] = self.agent.call("search", asked)
+        return found
+
     def save_logs(self, folder: Path) -> None:
         """Write `<node>.log`: all that the node said, over all its starts, with the engine's times."""
         for name in self._names():

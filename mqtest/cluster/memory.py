@@ -23,6 +23,7 @@ from mqtest.clients import ClientError
 from mqtest.clients.memory_wire import Connection, Sync
 from mqtest.clock import now_ns, wait_until
 from mqtest.cluster import Evidence
+from mqtest.cluster.agent_program import search
 from mqtest.errors import ClusterError, UsageError
 from mqtest.model import Node
 
@@ -217,6 +218,14 @@ class MemoryCluster:
         if not self._store.is_dir():
             return f"the store {self._store} is gone"
         return None if shutil.disk_usage(self._store).free else f"the disk of {self._store} is full"
+
+    def messages_on_disk(self, run_number: int, size: int) -> Mapping[str, Mapping[str, Sequence[Sequence[int]]]]:
+        """See Cluster."""
+        folder = os.open(self._store, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return {_NAME: search.in_folder(folder, run_number, size)}
+        finally:
+            os.close(folder)
 
     def save_logs(self, folder: Path) -> None:
         """See Cluster."""

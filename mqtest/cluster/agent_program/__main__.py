@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import clocks, disk_faults, disks, packets, power
+from . import clocks, disk_faults, disks, packets, power, search
 from .proofs import FailedError, RefusedError, Target
 
 Request = Mapping[str, Any]
@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, Callable[[Request], object]] = {
     "kill": lambda request: power.kill(_targets(request)),
     "cut": lambda request: power.cut(_targets(request), request["age_s"]),
     "witnesses": lambda request: power.read_witnesses(_targets(request)),
+    "search": lambda request: search.search(_targets(request), request["run"], request["size"]),
     "space": lambda request: power.space(_targets(request)),
     "fill-disks": lambda request: disk_faults.fill(_targets(request)),
     "free-disks": lambda request: disk_faults.free(request["disks"]),
