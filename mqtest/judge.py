@@ -29,7 +29,7 @@ COLUMNS: tuple[str, ...] = (
     "delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "not_found", "recovered", "unresolved",
     "offsets_reused", "lost_on_disk", "phantom", "foreign", "corrupt",
     "stored_twice", "redelivered", "redelivered_unflagged",
-    "reordered", "reordered_unflagged", "offset_divergence",
+    "reordered", "reordered_in_session", "reordered_unflagged", "offset_divergence",
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",
     "output_lost", "output_doubled", "output_phantom",
     "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",

@@ -71,7 +71,7 @@ class Duplicates(StrEnum):
 
 
 class Order(StrEnum):
-    """Whether a profile promises order per producer and place."""
+    """Whether a profile promises order per connection of a producer, and place."""
 
     PLACE = "place"
     UNLESS_REQUEUED = "unless-requeued"

@@ -37,7 +37,7 @@ _DUPLICATES: Mapping[Duplicates, Sequence[str]] = {
 }
 """promise -> columns that must be 0"""
 _ORDER: Mapping[Order, Sequence[str]] = {
-    Order.PLACE: ("reordered",),
+    Order.PLACE: ("reordered_in_session",),
     Order.UNLESS_REQUEUED: ("reordered_unflagged",),
     Order.NONE: (),
 }

@@ -39,6 +39,7 @@ class Sent(NamedTuple):
     settled_s: float | None = None
     settled: bool = True
     closed_loop: bool = False
+    epoch: int = 0
 
 
 class Skipped(NamedTuple):
@@ -186,7 +187,7 @@ def _write_sends(folder: Path, sends: Iterable[Sent | Skipped]) -> None:
             continue
         sent_s = row.sent_s if row.sent_s is not None else row.due_s if row.due_s is not None else row.seq / 10
         due_s = row.due_s if row.due_s is not None else sent_s
-        writer.sent(row.seq, 0 if row.closed_loop else at(due_s), row.place, 0, at(sent_s))
+        writer.sent(row.seq, 0 if row.closed_loop else at(due_s), row.place, row.epoch, at(sent_s))
         if row.settled:
             offset = row.seq if row.offset is None else row.offset
             settled_s = row.settled_s if row.settled_s is not None else sent_s + 0.01

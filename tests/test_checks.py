@@ -20,6 +20,7 @@ from tests.histories import CORRUPT, FOREIGN, Got, Sent, Skipped, at, write_cell
 
 LOG, QUEUE = Kind.LOG, Kind.QUEUE
 AGAIN = Flag.REDELIVERED
+ORDER = ("reordered", "reordered_in_session", "reordered_unflagged")
 
 
 def find(name: str, folder: Path) -> Finding:
@@ -47,7 +48,7 @@ VIOLATIONS = {
     "strangers": ("foreign", "corrupt"),
     "stored-twice": ("stored_twice",),
     "redelivered": ("redelivered", "redelivered_unflagged"),
-    "reordered": ("reordered", "reordered_unflagged"),
+    "reordered": ("reordered", "reordered_in_session", "reordered_unflagged"),
     "divergence": ("offset_divergence",),
 }
 
@@ -311,17 +312,25 @@ class TestReordered:
     def test_in_a_queue_what_was_requeued_is_told_apart(self, tmp_path: Path) -> None:
         receipts = [*got([0, 4]), Got(1, flags=AGAIN), Got(2), Got(3, flags=AGAIN), Got(3), Got(2, flags=AGAIN)]
         folder = write_cell_folder(tmp_path, kind=QUEUE, sends=acked(range(6)), receipts=receipts, audit=got([5]))
-        assert numbers(find("reordered", folder), "reordered", "reordered_unflagged") == (3, 1)
+        assert numbers(find("reordered", folder), *ORDER) == (3, 3, 1)
 
     def test_in_a_queue_one_that_the_drain_finds_flagged_was_requeued(self, tmp_path: Path) -> None:
         audit = [Got(0, flags=AGAIN), Got(1)]
         folder = write_cell_folder(tmp_path, kind=QUEUE, sends=acked(range(3)), receipts=got([2]), audit=audit)
-        assert numbers(find("reordered", folder), "reordered", "reordered_unflagged") == (2, 1)
+        assert numbers(find("reordered", folder), *ORDER) == (2, 2, 1)
 
     def test_in_a_log_a_flag_says_nothing(self, tmp_path: Path) -> None:
         audit = [Got(1, 0, flags=AGAIN), Got(0, 1, flags=AGAIN)]
         finding = find("reordered", write_cell_folder(tmp_path, sends=acked(range(2), offset=-1), audit=audit))
-        assert numbers(finding, "reordered", "reordered_unflagged") == (1, 1)
+        assert numbers(finding, *ORDER) == (1, 1, 1)
+
+    def test_what_was_on_its_way_of_a_connection_that_failed_may_come_late(self, tmp_path: Path) -> None:
+        sends = [*acked(range(4)), *(s._replace(epoch=1) for s in acked(range(4, 8)))]
+        receipts = got([0, 4, 1, 5, 3, 2, 7, 6])
+        finding = find("reordered", write_cell_folder(tmp_path, kind=QUEUE, sends=sends, receipts=receipts))
+        assert numbers(finding, *ORDER) == (4, 2, 2)
+        late = "2 of them were on their way of a connection that failed, and came after those of the next"
+        assert finding.notes[1] == late
 
     def test_in_a_queue_with_two_consumers_it_is_not_told(self, tmp_path: Path) -> None:
         receipts = [Got(1), Got(0, actor=1)]

@@ -32,6 +32,7 @@ CLEAN: Mapping[str, Any] = {
     "redelivered": 0,
     "redelivered_unflagged": None,
     "reordered": 0,
+    "reordered_in_session": 0,
     "reordered_unflagged": 0,
     "not_found": None,
 }
@@ -100,14 +101,15 @@ def test_duplicates_beyond_the_promise(name: str, allowed: Duplicates, broken: b
 
 
 def test_disorder_beyond_the_promise() -> None:
-    disorder = with_found(KEPT, reordered=2)
-    assert verdict(disorder) == (Verdict.BROKEN, "2 reordered under kill:leader")
+    disorder = with_found(KEPT, reordered=3, reordered_in_session=2)
+    assert verdict(disorder) == (Verdict.BROKEN, "2 reordered in session under kill:leader")
+    assert verdict(with_found(KEPT, reordered=3))[0] is Verdict.KEPT, "the next connection overtook the last"
     assert verdict(promising(disorder, order=Order.NONE))[0] is Verdict.KEPT
     assert verdict(replace(disorder, fault="power-cut:all"))[0] is Verdict.KEPT
 
 
 def test_what_a_queue_took_back_may_come_late_where_the_promise_says_so() -> None:
-    requeued = promising(with_found(KEPT, reordered=2), order=Order.UNLESS_REQUEUED)
+    requeued = promising(with_found(KEPT, reordered=2, reordered_in_session=2), order=Order.UNLESS_REQUEUED)
     assert verdict(requeued)[0] is Verdict.KEPT
     some = with_found(requeued, reordered_unflagged=1)
     assert verdict(some) == (Verdict.BROKEN, "1 reordered unflagged under kill:leader")

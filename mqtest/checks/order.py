@@ -15,8 +15,10 @@ def reordered(history: History) -> Finding:
 
     Log: in the audit by offset, each message at its first position. Queue: over first deliveries and drain by
     `received_ns`, in places that one consumer (and one audit reader) had to itself; None when there is no such place.
-    `reordered_unflagged`: those that no flag of the broker told to have been requeued before; in a log all of them.
-    `reordered_by_max`: how far below at most. The notes give each producer and place, and the settings that allow it.
+    `reordered_by_max`: how far below at most. `reordered_in_session`: those below the highest of their own connection
+    (epoch): what is on its way of one that failed may come late, and no broker says otherwise. `reordered_unflagged`:
+    of these, those that no flag of the broker tells to have been requeued; in a log all.
+    The notes give each producer and place, and the settings that allow it.
     """
     if history.kind is Kind.LOG:
         message, place, at = history.audit.message, history.audit.place, history.audit.offset
@@ -27,32 +29,47 @@ def reordered(history: History) -> Finding:
         shared = _shared_places(history)
         alone = ~np.isin(place, shared)
         if len(shared) and not alone.any():
-            return Finding(check="reordered", count=None, numbers={"reordered": None, "reordered_unflagged": None})
+            return Finding(check="reordered", count=None, numbers=dict.fromkeys(_MEASURED))
         message, place, at, requeued = message[alone], place[alone], at[alone], requeued[alone]
     order, new = groups(message, place, at, by=2)
     first = np.sort(order[new])
     message, place, requeued = message[first], place[first], requeued[first]
-    order, new = groups(place, history.sends.producer[message], at[first], by=2)
-    seq = history.sends.seq[message[order]]
-    # each (place, producer) lifted above the one before it, so that one running maximum serves them all
-    lifted = seq + (np.cumsum(new) - 1) * (int(seq.max(initial=0)) + 1)
-    behind = np.maximum.accumulate(lifted) - lifted if len(lifted) else lifted
-    late = order[behind > 0]
+    producer, at = history.sends.producer[message], at[first]
+    behind = _behind(history, message, place, producer, at)
+    in_session = _behind(history, message, place, producer, history.sends.epoch[message], at) > 0
+    late = np.flatnonzero(behind)
+    late = late[np.lexsort((at[late], producer[late], place[late]))]
     count = seen(history, len(late))
     return Finding(
         check="reordered",
         count=count,
         numbers={
             "reordered": count,
-            "reordered_unflagged": seen(history, int(np.count_nonzero(~requeued[late]))),
+            "reordered_in_session": seen(history, int(np.count_nonzero(in_session))),
+            "reordered_unflagged": seen(history, int(np.count_nonzero(in_session & ~requeued))),
             "reordered_by_max": int(behind.max(initial=0)) if count is not None else None,
         },
-        notes=(*_where(history.sends.producer[message[late]], place[late]), *_allowed(history)) if count else (),
+        notes=(*_where(producer[late], place[late]), *_allowed(history, int(np.count_nonzero(~in_session[late]))))
+        if count
+        else (),
         examples=examples(f"{history.name(message[i])} after a later one in place {place[i]}" for i in late),
         messages=run_starts(history, message[late]),
     )
 
 
+def _behind(history: History, message: Ints, *keys: Ints) -> Ints:
+    """For each message, how far its sequence is below the highest before it of the same keys; the last key is when."""
+    order, new = groups(*keys, by=len(keys) - 1)
+    seq = history.sends.seq[message[order]]
+    # each group lifted above the one before it, so that one running maximum serves them all
+    lifted = seq + (np.cumsum(new) - 1) * (int(seq.max(initial=0)) + 1)
+    behind = np.zeros(len(order), dtype=np.int64)
+    if len(order):
+        behind[order] = np.maximum.accumulate(lifted) - lifted
+    return behind
+
+
+_MEASURED = ("reordered", "reordered_in_session", "reordered_unflagged")
 _MOST_NOTES = 10
 """producers and places that are named"""
 
@@ -64,8 +81,10 @@ def _where(producer: Ints, place: Ints) -> tuple[str, ...]:
     return tuple(f"producer {pairs[0, i]} in place {pairs[1, i]}: {counts[i]} out of order" for i in worst)
 
 
-def _allowed(history: History) -> tuple[str, ...]:
-    return disorder(history.cell) or ("no setting of this client is known to allow it",)
+def _allowed(history: History, across: int) -> tuple[str, ...]:
+    """Why they came late, as far as the settings and the sessions tell; `across`: of a connection that was over."""
+    late = (f"{across} of them were on their way of a connection that failed, and came after those of the next",)
+    return (*(late if across else ()), *(disorder(history.cell) or ("no setting of this client is known to allow it",)))
 
 
 def _shared_places(history: History) -> Ints:
