@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +21,7 @@ from mqtest.clock import wait_until
 from mqtest.errors import ClusterError
 from mqtest.model import Consume, Kind, Wiring, Workload
 from mqtest.workload import Role, WorkerPlan
+from mqtest.workload.__main__ import log_handler
 from mqtest.workload.processes import Workers
 from tests.amqp_server import amqp_server
 from tests.memory_rig import Rig, profile, running
@@ -195,3 +198,16 @@ def test_what_a_client_library_warns_of_is_kept(tmp_path: Path) -> None:
     finally:
         group.close()
     assert re.search(r"^\d{4}-\d\d-\d\dT[\d:.]+Z mqtest\.librdkafka .*refused", log.read_text(), re.M)
+
+
+def test_what_a_client_library_says_is_kept_without_secrets(tmp_path: Path) -> None:
+    handler = log_handler(tmp_path / "client.log", {"sasl.password": "x1y2z3", "sasl.username": "somebody"})
+    try:
+        raise ValueError("x1y2z3 again")
+    except ValueError:
+        handler.emit(logging.makeLogRecord({"name": "lib", "msg": "somebody with x1y2z3", "exc_info": sys.exc_info()}))
+    handler.close()
+    text = (tmp_path / "client.log").read_text()
+    assert "lib somebody with ***" in text
+    assert "ValueError: *** again" in text
+    assert "x1y2z3" not in text

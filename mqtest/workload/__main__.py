@@ -13,7 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from mqtest.credentials import Credentials
 from mqtest.errors import MqtestError
+from mqtest.model import Value
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.consumer import ConsumerLoop
 from mqtest.workload.control import Control
@@ -33,7 +35,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
     plan = msgspec.json.decode(sys.stdin.readline(), type=WorkerPlan)
-    _log_to(Path(plan.log))
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(Path(plan.log), plan.wiring.access)])
     control = Control()
     control.listen()
     loop = _LOOPS[plan.role](plan, control)
@@ -47,14 +49,25 @@ def main() -> int:
     return 0
 
 
-def _log_to(path: Path) -> None:
-    """What the client libraries warn of, in UTC as the nodes' logs are. A worker that comes back goes on in it."""
+class _Lines(logging.Formatter):
+    """In UTC, as the nodes' logs are, and without what lets us in."""
+
+    def __init__(self, access: Credentials) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+        self._access = access
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._access.mask(super().format(record))
+
+
+def log_handler(path: Path, access: Mapping[str, Value]) -> logging.Handler:
+    """Writes what client libraries say to a file, which is made with the first line; a worker that comes back goes on
+    in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, delay=True, encoding="utf-8")
-    lines = logging.Formatter("%(asctime)s.%(msecs)03dZ %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    lines.converter = time.gmtime
-    handler.setFormatter(lines)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    handler.setFormatter(_Lines(Credentials(access)))
+    return handler
 
 
 if __name__ == "__main__":
