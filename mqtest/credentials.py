@@ -18,7 +18,9 @@ from mqtest import toml
 from mqtest.errors import UsageError
 from mqtest.model import Value
 
-_HARMLESS = re.compile(r"(protocol|mechanism|mechanisms|location|username|vhost|tls|algorithm|verification|_file)$")
+_HARMLESS = re.compile(
+    r"(protocol|mechanism|mechanisms|location|username|vhost|tls|algorithm|verification|check_host|_file)$"
+)
 """keys whose values may be seen"""
 _LEAST = 3
 """a shorter value is not taken out of texts: it would take half of them along"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -42,8 +43,15 @@ class Server:
     """`script(asked)` returns the bytes to write back, or None for silence. Routes and positions are answered here
     unless the script does: `route` is the master's address (this server)."""
 
-    def __init__(self, script: Callable[[Asked], bytes | None], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        script: Callable[[Asked], bytes | None],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._script = script
+        self._context = context
         self.asked: list[Asked] = []
         self._listener = socket.create_server((host, port))
         self.address = f"{host}:{self._listener.getsockname()[1]}"
@@ -77,6 +85,11 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            if self._context is not None:
+                try:
+                    connection = self._context.wrap_socket(connection, server_side=True)
+                except OSError:  # the client did not like us
+                    continue
             self._connections.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

@@ -4,7 +4,7 @@ Rules:
 - The name servers say which brokers there are and who is master; each is named by the address that it registered.
 - A topic is made on one broker group, the first by name, for places are queues of one group. Slaves copy topics every
   10 s, and a master that ends before has taken the topic along: so it is waited for on every replica.
-- Neither ACL nor TLS: the client here has none.
+- With ACL every request is signed, those to the name servers too, which do not ask for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mqtest.brokers.foreign import Asked, Held, Members, host_ports, wiring
 from mqtest.brokers.foreign import ends as begins_at
 from mqtest.brokers.rocketmq import WRITE_S
 from mqtest.brokers.rocketmq_settings import TELLING, topic_fields, topic_request
-from mqtest.clients import ClientError
+from mqtest.clients import ClientError, rocketmq_link
 from mqtest.clients.rocketmq_codec import Code, Frame, Request
 from mqtest.clients.rocketmq_link import Link
 from mqtest.clock import wait_until
@@ -26,7 +26,7 @@ from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Wiring
 
 PROFILE: Final = "sync-flush-all-ack"
-ACCESS: Final = ()
+ACCESS: Final = rocketmq_link.ACCESS
 
 _CALL_S: Final = 2.0
 _COPIED_S: Final = 30.0
@@ -78,11 +78,11 @@ class RocketmqForeign:
             raise ClusterError(f"rocketmq: the broker group {min(groups)} has no master")
         fields = topic_fields(self._asked.profile.settings.get("topic", {}))
         asked = topic_request(self._asked.topic, places, fields)
-        _call(group[_MASTER], Request.UPDATE_AND_CREATE_TOPIC, asked, WRITE_S)
+        self._call(group[_MASTER], Request.UPDATE_AND_CREATE_TOPIC, asked, WRITE_S)
         wait_until(
             lambda: (
                 self._route()
-                and all(_call(a, Request.GET_TOPIC_CONFIG, {"topic": self._asked.topic}) for a in group.values())
+                and all(self._call(a, Request.GET_TOPIC_CONFIG, {"topic": self._asked.topic}) for a in group.values())
             ),
             _COPIED_S,
             "the topic to be on every replica",
@@ -97,16 +97,16 @@ class RocketmqForeign:
         topic, group, said = {"topic": self._asked.topic}, self._group(), ""
         for address in group.values():
             try:
-                _call(address, Request.DELETE_TOPIC_IN_BROKER, topic, WRITE_S)
+                self._call(address, Request.DELETE_TOPIC_IN_BROKER, topic, WRITE_S)
             except ClusterError as error:
                 said = str(error)
         for address in self._name_servers:
-            _call(address, Request.DELETE_TOPIC_IN_NAME_SERVER, topic)
+            self._call(address, Request.DELETE_TOPIC_IN_NAME_SERVER, topic)
         known = (Code.SUCCESS, Code.TOPIC_NOT_EXIST)
         left = [
             address
             for address in group.values()
-            if _call(address, Request.GET_TOPIC_CONFIG, topic, accept=known).header.code == Code.SUCCESS
+            if self._call(address, Request.GET_TOPIC_CONFIG, topic, accept=known).header.code == Code.SUCCESS
         ]
         if left:
             raise ClusterError(
@@ -131,12 +131,12 @@ class RocketmqForeign:
 
     def version(self) -> str | None:
         """See Foreign."""
-        table = json.loads(_call(self._master(), Request.GET_BROKER_RUNTIME_INFO).body)["table"]
+        table = json.loads(self._call(self._master(), Request.GET_BROKER_RUNTIME_INFO).body)["table"]
         return str(table["brokerVersionDesc"]).removeprefix("V").replace("_", ".")
 
     def effective(self) -> Mapping[str, str]:
         """See Foreign: of the master, and how many replicas its group has."""
-        text = _call(self._master(), Request.GET_BROKER_CONFIG).body.decode()
+        text = self._call(self._master(), Request.GET_BROKER_CONFIG).body.decode()
         config = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
         shown = {f"broker.{key}": config[key].strip() for key in TELLING if key in config}
         return shown | {"topic.replicas": str(len(self._group()))}
@@ -193,35 +193,35 @@ class RocketmqForeign:
 
     def _position(self, address: str, code: int, place: int) -> int:
         fields = {"topic": self._asked.topic, "queueId": str(place)}
-        return int((_call(address, code, fields).header.fields or {})["offset"])
+        return int((self._call(address, code, fields).header.fields or {})["offset"])
+
+    def _call(
+        self,
+        address: str,
+        code: int,
+        fields: Mapping[str, str] | None = None,
+        timeout_s: float = _CALL_S,
+        accept: tuple[int, ...] = (Code.SUCCESS,),
+    ) -> Frame:
+        """One bounded request over a connection of its own; raises ClusterError."""
+        try:
+            link = Link(address, _CALL_S, self._asked.access)
+            try:
+                return link.call(code, fields, timeout_s=timeout_s, accept=accept)
+            finally:
+                link.close()
+        except ClientError as error:
+            raise ClusterError(f"rocketmq: {error}") from error
 
     def _name_server(self, code: int, fields: Mapping[str, str], accept: tuple[int, ...] = (Code.SUCCESS,)) -> Frame:
         """The first name server's answer."""
         why = ""
         for address in self._name_servers:
             try:
-                return _call(address, code, fields, accept=accept)
+                return self._call(address, code, fields, accept=accept)
             except ClusterError as error:
                 why = str(error)
         raise ClusterError(why)
-
-
-def _call(
-    address: str,
-    code: int,
-    fields: Mapping[str, str] | None = None,
-    timeout_s: float = _CALL_S,
-    accept: tuple[int, ...] = (Code.SUCCESS,),
-) -> Frame:
-    """One bounded request over a connection of its own; raises ClusterError."""
-    try:
-        link = Link(address, _CALL_S)
-        try:
-            return link.call(code, fields, timeout_s=timeout_s, accept=accept)
-        finally:
-            link.close()
-    except ClientError as error:
-        raise ClusterError(f"rocketmq: {error}") from error
 
 
 def _json(body: bytes) -> Any:

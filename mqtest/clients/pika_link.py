@@ -8,7 +8,6 @@ always lets go of the socket, also when the broker does not answer.
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -17,14 +16,14 @@ import pika
 import pika.exceptions
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
-from mqtest.clients import ClientError
+from mqtest.clients import ClientError, tls
 from mqtest.model import Value
 
 USER: Final = "guest"
 PASSWORD: Final = "guest"
 """of a broker that lives for one cell, on a network of this host only"""
-ACCESS: Final = ("username", "password", "vhost", "tls", "ca_file", "cert_file", "key_file", "key_password")
-"""what a broker that is not ours may want; `tls` alone takes the system's certificates"""
+ACCESS: Final = ("username", "password", "vhost", *tls.ACCESS)
+"""what a broker that is not ours may want"""
 
 logging.getLogger("pika").addHandler(logging.NullHandler())  # what it would print to stderr is in `failed`
 
@@ -47,7 +46,7 @@ class Link:
         self.channel: Any = None
         self._closed = False
         access = access or {}
-        tls = _tls(access, host)
+        context = tls.context(access)
         self._loop = IOLoop()
         self._loop.activate_poller()
         parameters = pika.ConnectionParameters(
@@ -55,7 +54,7 @@ class Link:
             port=int(port),
             virtual_host=str(access.get("vhost", "/")),
             credentials=pika.PlainCredentials(str(access.get("username", USER)), str(access.get("password", PASSWORD))),
-            ssl_options=tls,
+            ssl_options=pika.SSLOptions(context, host) if context else None,
             heartbeat=heartbeat,
             blocked_connection_timeout=blocked_timeout_s,
             connection_attempts=1,
@@ -177,24 +176,6 @@ class Link:
 
     def _lost(self, _what: Any, error: BaseException | str) -> None:
         self.fail(_innermost(error))
-
-
-def _tls(access: Mapping[str, Value], host: str) -> pika.SSLOptions | None:
-    """Certificates from files; raises ClientError when they cannot be used."""
-    if not (access.get("tls") in (True, "true", "1") or "ca_file" in access or "cert_file" in access):
-        return None
-    try:
-        context = ssl.create_default_context(cafile=_text(access, "ca_file"))
-        if "cert_file" in access:
-            certificate, key = str(access["cert_file"]), _text(access, "key_file")
-            context.load_cert_chain(certificate, key, _text(access, "key_password"))
-    except OSError as error:
-        raise ClientError(f"TLS: the certificates cannot be used: {error}") from error
-    return pika.SSLOptions(context, host)
-
-
-def _text(access: Mapping[str, Value], key: str) -> str | None:
-    return str(access[key]) if key in access else None
 
 
 def _innermost(error: Any) -> str:

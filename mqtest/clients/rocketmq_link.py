@@ -12,16 +12,20 @@ import itertools
 import json
 import select
 import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from mqtest.clients import ClientError
-from mqtest.clients.rocketmq_codec import Code, Frame, MalformedError, Request, request, take_frames
+from mqtest.clients import ClientError, tls
+from mqtest.clients.rocketmq_codec import Code, Frame, Login, MalformedError, Request, request, take_frames
 from mqtest.clock import now_ns
 from mqtest.model import Value
 
+ACCESS: Final = ("access_key", "secret_key", *tls.ACCESS)
+"""what a broker that is not ours may want"""
 _RECEIVE_BYTES: Final = 1 << 18
+_LATER: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class AnswerError(ClientError):
@@ -31,12 +35,9 @@ class AnswerError(ClientError):
 class Link:
     """One connection. `lost` says why it is beyond use. Answers come whole and in order from `poll`."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
-        host, _, port = address.rpartition(":")
-        try:
-            self._socket = socket.create_connection((host, int(port)), timeout_s)
-        except OSError as error:
-            raise ClientError(f"{address}: {error}") from error
+    def __init__(self, address: str, timeout_s: float, access: Mapping[str, Value] | None = None) -> None:
+        self.login = login(access or {})
+        self._socket = _connected(address, timeout_s, tls.context(access or {}))
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._events = select.poll()
@@ -66,7 +67,7 @@ class Link:
     def ask(self, code: int, fields: Mapping[str, str], body: bytes = b"") -> int:
         """Queue a request; returns its opaque."""
         opaque = self.opaque()
-        self.write(request(code, opaque, fields, body))
+        self.write(request(code, opaque, self.login.sign(fields, body) if self.login else fields, body))
         return opaque
 
     def poll(self, timeout_s: float) -> list[Frame]:
@@ -74,10 +75,10 @@ class Link:
         self.flush()
         if self.lost:
             return []
-        self._events.modify(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
-        happened = self._events.poll(max(0.0, timeout_s) * 1000)
-        if not happened:
-            return []
+        if not _unread(self._socket):
+            self._events.modify(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
+            if not self._events.poll(max(0.0, timeout_s) * 1000):
+                return []
         self.flush()
         self._receive()
         try:
@@ -92,7 +93,7 @@ class Link:
             while self._out and not self.lost:
                 sent = self._socket.send(self._out)
                 del self._out[:sent]
-        except BlockingIOError:
+        except _LATER:
             return
         except OSError as error:
             self.lost = f"{self.address}: {error}"
@@ -106,9 +107,9 @@ class Link:
                     return
                 self._in += data
                 self.heard_ns = now_ns()
-                if len(data) < _RECEIVE_BYTES:
+                if len(data) < _RECEIVE_BYTES and not _unread(self._socket):
                     return
-        except BlockingIOError:
+        except _LATER:
             return
         except OSError as error:
             self.lost = f"{self.address}: {error}"
@@ -146,17 +147,48 @@ class Link:
             self._socket.close()
 
 
+def login(access: Mapping[str, Value]) -> Login | None:
+    """None where nobody is to be convinced; raises ClientError for half of what it takes."""
+    given = [str(access[key]) for key in ("access_key", "secret_key") if key in access]
+    if len(given) == 1:
+        raise ClientError("a login takes both access_key and secret_key")
+    return Login(*given) if given else None
+
+
+def _connected(address: str, timeout_s: float, context: ssl.SSLContext | None) -> socket.socket:
+    """Raises ClientError."""
+    host, _, port = address.rpartition(":")
+    try:
+        plain = socket.create_connection((host, int(port)), timeout_s)
+    except OSError as error:
+        raise ClientError(f"{address}: {error}") from error
+    if context is None:
+        return plain
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except OSError as error:
+        plain.close()
+        raise ClientError(f"{address}: TLS: {error}") from error
+
+
+def _unread(connection: socket.socket) -> int:
+    """Bytes that are decrypted and wait, of which the kernel knows nothing."""
+    return connection.pending() if isinstance(connection, ssl.SSLSocket) else 0
+
+
 def _line(remark: str | None) -> str:
     """A remark without the advice that follows in further lines."""
     return (remark or "").split("\n", 1)[0]
 
 
-def master_address(name_servers: Sequence[str], topic: str, timeout_s: float = 2.0) -> str:
+def master_address(
+    name_servers: Sequence[str], topic: str, timeout_s: float = 2.0, access: Mapping[str, Value] | None = None
+) -> str:
     """host:port of the broker that the first name server to answer calls the topic's master; raises ClientError."""
     why = "no name server given"
     for address in name_servers:
         try:
-            link = Link(address, timeout_s)
+            link = Link(address, timeout_s, access)
         except ClientError as error:
             why = str(error)
             continue

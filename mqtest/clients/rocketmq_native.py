@@ -22,8 +22,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
-from mqtest.clients.rocketmq_link import options
+from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle, tls
+from mqtest.clients.rocketmq_link import login, options
 from mqtest.clients.rocketmq_wire import open_reader
 from mqtest.model import Delivery, Outcome, Wiring
 
@@ -74,6 +74,15 @@ def _in_time(what: str, call: Callable[[], object], timeout_s: float) -> None:
         raise ClientError(f"{_NAME}: {what}: {failures[0]}")
 
 
+def _sign_in(native: Any, wiring: Wiring) -> None:
+    """Raises ClientError where TLS is wanted, which this library does not speak from Python."""
+    if tls.context(wiring.access) is not None:
+        raise ClientError(f"{_NAME}: no TLS with this client; take a profile of rocketmq-wire")
+    who = login(wiring.access)
+    if who is not None:
+        native.set_session_credentials(who.access_key, who.secret_key, "")
+
+
 class _Send(NamedTuple):
     seq: int
     place: int
@@ -103,6 +112,7 @@ class NativeProducer:
         self._producer = Producer(f"mqtest-producer-{number}-{epoch}", timeout=chosen["timeout_ms"])
         dll.SetProducerLogLevel(self._producer._handle, _LOG_LEVEL_ERROR)
         self._producer.set_namesrv_addr(";".join(wiring.addresses))
+        _sign_in(self._producer, wiring)
         _in_time("start of a producer", self._producer.start, OPEN_TIMEOUT_S)
         self._threads = [
             threading.Thread(target=self._work, args=(Message, wiring.topic), daemon=True)
@@ -200,6 +210,7 @@ class NativeConsumer:
         self._consumer = PushConsumer(wiring.group)
         dll.SetPushConsumerLogLevel(self._consumer._handle, _LOG_LEVEL_ERROR)
         self._consumer.set_namesrv_addr(";".join(wiring.addresses))
+        _sign_in(self._consumer, wiring)
         self._consumer.set_instance_name(f"mqtest-{number}-{epoch}")
         self._consumer.set_thread_count(chosen["threads"])
 

@@ -70,8 +70,8 @@ _SILENT_NS: Final = 3 * NS_PER_S
 
 def _open_master(wiring: Wiring) -> Link:
     """A connection to the master, which has answered on it; within OPEN_TIMEOUT_S."""
-    told = master_address(wiring.addresses, wiring.topic, OPEN_TIMEOUT_S / 5)
-    link = Link(wiring.via.get(told, told), OPEN_TIMEOUT_S / 5)
+    told = master_address(wiring.addresses, wiring.topic, OPEN_TIMEOUT_S / 5, wiring.access)
+    link = Link(wiring.via.get(told, told), OPEN_TIMEOUT_S / 5, wiring.access)
     try:
         # a frozen process still accepts connections: this proves that it lives
         link.call(Request.GET_MAX_OFFSET, {"topic": wiring.topic, "queueId": "0"}, timeout_s=OPEN_TIMEOUT_S / 5)
@@ -103,7 +103,7 @@ class WireProducer:
     def __init__(self, link: Link, wiring: Wiring, settle: Settle, number: int, timeout_ms: int) -> None:
         self._link = link
         self._settle = settle
-        self._frames = SendFrames(wiring.topic, f"mqtest-producer-{number}")
+        self._frames = SendFrames(wiring.topic, f"mqtest-producer-{number}", link.login)
         self._timeout_ns = timeout_ms * 1_000_000
         self._open: dict[int, _Open] = {}
         self._late: dict[int, _Open] = {}
