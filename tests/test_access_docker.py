@@ -167,7 +167,19 @@ def attach(name: str, where: str, keys: Mapping[str, str], tmp_path: Path, *word
     path, results = tmp_path / "credentials.toml", tmp_path / "results"
     path.write_text("".join(f'"{key}" = "{value}"\n' for key, value in keys.items()), encoding="utf-8")
     shutil.rmtree(results, ignore_errors=True)
-    asked = ("attach", name, "--bootstrap", where, "--credentials", str(path), "--for", "4s", "--replicas", "1")
+    asked = (
+        "attach",
+        name,
+        "--bootstrap",
+        where,
+        "--credentials",
+        str(path),
+        "--for",
+        "4s",
+        "--replicas",
+        "1",
+        "--remove",
+    )
     return main([*asked, "--results", str(results), "--plain", *words])
 
 
