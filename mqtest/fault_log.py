@@ -28,6 +28,8 @@ class Part:
     injected_ns: int | None
     healed_ns: int | None
     proven: bool
+    turns: Mapping[str, tuple[int, int]]
+    """node -> from when to when, where one node was hit after the other; else empty"""
 
     @property
     def step(self) -> str:
@@ -72,5 +74,12 @@ def _part(steps: Mapping[str, Mapping[str, Any]]) -> Part:
         nodes=(target,) if isinstance(target, str) else tuple(map(str, target)),
         injected_ns=injected["t_ns"] if injected else None,
         healed_ns=healed["t_ns"] if healed else None,
+        turns=_turns(injected),
         proven=any(event is not None and bool(event.get("evidence")) for event in (injected, healed)),
     )
+
+
+def _turns(injected: Mapping[str, Any] | None) -> Mapping[str, tuple[int, int]]:
+    detail = (injected or {}).get("detail") or {}
+    turns: Mapping[str, tuple[int, int]] = detail.get("turns") or {}
+    return turns

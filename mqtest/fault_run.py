@@ -2,7 +2,8 @@
 
 Rules:
 - Every step writes four events, `inject`, `injected`, `heal`, `healed`, with its number in the cell (`part`). The time
-  of `healed` is when undo was done; it is written after the recovery, with the evidence that shows only then.
+  of `injected` is when it was in force, of a restart when it began (it is written when that is done). The time of
+  `healed` is when undo was done; it is written after the recovery, with the evidence that shows only then.
 - After each group the cluster is awaited, whole and in sync; only then the next one begins.
 - The phase `fault` begins with the first injection, `heal` with the last heal, `recover` after it.
 """
@@ -113,10 +114,12 @@ class FaultRun:
             tag=str(number),
         )
         says = {"part": number, "action": step.action, "aim": step.target, "target": list(names)}
-        self._teller.event("fault", step="inject", **says)
+        began_ns = now_ns()
+        self._teller.event("fault", step="inject", t_ns=began_ns, **says)
         injection = stack.enter_context(inject(action, hit))
         part = _Part(injection, says)
-        self._tell("injected", part, evidence=injection.evidence, detail=injection.detail)
+        injected_ns = now_ns() if action.held else began_ns  # what is over by now began when it was asked for
+        self._tell("injected", part, t_ns=injected_ns, evidence=injection.evidence, detail=injection.detail)
         return part
 
     def _heal(self, part: _Part) -> None:

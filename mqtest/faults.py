@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from mqtest.clock import now_ns
 from mqtest.cluster import HOST, STREAMS, Evidence, Links
 from mqtest.errors import ClusterError
 from mqtest.model import Value
@@ -100,13 +101,16 @@ def _restart(hit: Hit) -> Evidence:
 
 
 def _restart_in_turn(hit: Hit) -> Evidence:
-    """Each only once the one before is back in sync, as a careful operator upgrades."""
+    """Each only once the one before is back in sync, as a careful operator upgrades. `turns`: from when to when."""
     codes: dict[str, int] = {}
+    turns: dict[str, tuple[int, int]] = {}
     for name in hit.names:
+        began = now_ns()
         codes |= hit.stand.cluster.stop([name]).get("exit_code", {})
         hit.stand.cluster.start([name])
         hit.stand.await_ready()
-    return {"exit_code": codes} if codes else {}
+        turns[name] = (began, now_ns())
+    return {"exit_code": codes, "turns": turns} if codes else {}
 
 
 def _jump_clock(hit: Hit) -> Evidence:

@@ -4,9 +4,9 @@
   lost, unknown or stored twice is counted at the first outage that ended after it was sent, if it was sent no longer
   than OUTAGE_S before that one began; a redelivery at the last outage that began before it came. The rest is
   `outside`, so that the counts add up to those of the cell.
-- A stretch is the time from an injection to its heal, in which a member was away (of a cluster that is not ours), or in
-  which the leader moved: from when it was last seen otherwise. Its gap is the longest time between two acks of one
-  place of which some part lies in it, whole.
+- A stretch is the time from an injection to its heal (of a rolling restart, each node's turn), in which a member was
+  away (of a cluster that is not ours), or in which the leader moved: from when it was last seen otherwise. Its gap is
+  the longest time between two acks of one place of which some part lies in it, whole.
 Times are those of the ledger; `Clock` tells them as seconds into the load, and as UTC where the ledger can (clock.utc).
 """
 
@@ -181,8 +181,9 @@ def _again(history: History) -> Ints:
 def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int | None]]:
     """What, from when, to when: the fault's parts, moves of the leader, members of a cluster that is not ours."""
     for part in parts(events):
-        if part.injected_ns is not None:
+        if part.injected_ns is not None and not part.turns:
             yield str(part), part.injected_ns, part.healed_ns
+        yield from ((f"{part.action} of {node}", *turn) for node, turn in part.turns.items())
     away: dict[str, int] = {}
     before: list[str] = []
     leader, silent_ns = None, None

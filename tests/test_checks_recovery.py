@@ -246,6 +246,18 @@ class TestIncidents:
         finding = self.find(tmp_path, every(0.5, 0, 30), audit=[Got(i) for i in range(60) if i not in (50, 51)])
         assert finding.examples[0].endswith("2 lost")
 
+    def test_each_turn_of_a_rolling_restart_is_a_line(self, tmp_path: Path) -> None:
+        says = {"event": "fault", "part": 0, "action": "rolling-restart", "aim": "all", "target": ["a", "b"]}
+        turns = {"a": [at(5), at(10)], "b": [at(10), at(40)]}
+        events = [{"t_ns": at(5), **says, "step": "injected", "evidence": {"x": 1}, "detail": {"turns": turns}}]
+        sends = each([*every(0.5, 0, 12), *every(0.5, 15, 30)])
+        there = [Got(i) for i in range(len(sends)) if i not in (19, 26, 27)]  # acked at 9.5, 16, 16.5
+        finding = find("incidents", write_cell_folder(tmp_path, sends=sends, audit=there, events=events))
+        assert finding.examples == (
+            "rolling-restart:all (a) at 5.0 s of the load: no ack for 0.5 s, 1 lost",
+            "rolling-restart:all (b) at 10.0 s of the load: no ack for 3.5 s, 2 lost",
+        )
+
     def test_what_cannot_be_told(self, tmp_path: Path) -> None:
         blind = self.find(tmp_path / "a", [1.0], acknowledged=False)
         cut = self.find(tmp_path / "b", [1.0, 29.0], complete=False)

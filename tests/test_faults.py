@@ -210,7 +210,9 @@ def test_a_kill_of_workers_hits_them_and_no_node() -> None:
 def test_a_rolling_restart_awaits_each_node_before_the_next() -> None:
     recording = RecordingCluster()
     with inject(FAULTS["rolling-restart"], hit(recording, "a-1", "a-2")) as injection:
-        assert injection.evidence == {"exit_code": {"a-1": 143, "a-2": 143}}
+        assert injection.evidence["exit_code"] == {"a-1": 143, "a-2": 143}
+        (began, ended), (next_began, next_ended) = (injection.evidence["turns"][name] for name in ("a-1", "a-2"))
+        assert began < ended <= next_began < next_ended
     assert recording.done == ["stop a-1", "start a-1", "ready", "stop a-2", "start a-2", "ready", "start a-1 a-2"]
 
 
@@ -317,6 +319,13 @@ def test_a_single_step_writes_its_four_events() -> None:
     assert {(event["part"], event["action"], tuple(event["target"])) for event in steps} == {(0, "kill", ("a-1",))}
     assert steps[1]["evidence"] == steps[3]["evidence"] == {"exit_code": {"a-1": 137}}
     assert "t_ns" in steps[3]
+
+
+@pytest.mark.parametrize(("action", "at_once"), [("rolling-restart", True), ("restart", True), ("kill", False)])
+def test_what_is_over_when_it_is_done_counts_from_its_begin(action: str, at_once: bool) -> None:
+    log = run(RecordingCluster(), Fault(f"{action}:one", ((Step(action, "one"),),)))
+    inject, injected = (e["t_ns"] for e in log.events if e["event"] == "fault" and e["step"] in ("inject", "injected"))
+    assert (injected == inject) is at_once
 
 
 def test_steps_that_overlap_are_done_and_undone_at_their_times() -> None:

@@ -101,6 +101,17 @@ def test_parts_are_told_apart_by_their_number_and_one_without_a_heal_has_no_end(
     assert [(s.what, s.ended_ns is None) for s in seen.stretches] == [("pause (a)", False), ("pause (a)", True)]
 
 
+def test_each_turn_of_a_rolling_restart_has_its_own_gap(tmp_path: Path) -> None:
+    says = {"t_ns": at(6), "event": "fault", "part": 0, "action": "rolling-restart", "aim": "all", "target": ["a", "b"]}
+    turns = {"a": [at(6), at(9)], "b": [at(9), at(19)]}
+    events = [{**says, "step": "injected", "evidence": {"exit_code": {"a": 0}}, "detail": {"turns": turns}}]
+    seen = found(cell(tmp_path, acked(GAP), events=events))
+    assert [(s.what, s.gap_s and round(s.gap_s, 1)) for s in seen.stretches] == [
+        ("rolling-restart of a", 0.1),
+        ("rolling-restart of b", 3.1),
+    ]
+
+
 def test_a_member_that_was_away(tmp_path: Path) -> None:
     def alive(seconds: float, *names: str) -> dict[str, Any]:
         return {"t_ns": at(seconds), "event": "members", "alive": list(names), "since_ns": at(seconds - 1)}
