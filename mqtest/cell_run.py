@@ -237,7 +237,7 @@ class CellRun:
         """Where messages were lost: which of them still lie in files of the nodes."""
         if not judge(self._folder).row["lost"]:
             return
-        with suppress(ClusterError), self._journal.stage("search"):
+        with suppress(ClusterError, EngineError), self._journal.stage("search"):  # a figure more or less
             found = cluster.messages_on_disk(self._run_number, self._cell.workload.size_bytes)
             self.event("on disk", nodes={name: dict(producers) for name, producers in found.items()})
 

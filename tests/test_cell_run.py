@@ -16,7 +16,7 @@ from mqtest import cell_run, faults
 from mqtest.brokers.memory import MemoryBroker
 from mqtest.clients import client
 from mqtest.cluster.memory import MemoryCluster
-from mqtest.errors import ClusterError
+from mqtest.errors import ClusterError, EngineError
 from mqtest.ledger import events_path, load_events, read_cell
 from mqtest.load import counted
 from mqtest.model import Consume, Verdict, Workload
@@ -48,6 +48,16 @@ def test_live_consumers_have_read_what_is_lost(tmp_path: Path) -> None:
     assert judged.verdict is Verdict.LOST_AS_DOCUMENTED
     assert judged.row["read_then_lost"] > 0
     assert judged.row["lost_on_disk"] == 0, "the log was cut off"
+
+
+def test_disks_that_cannot_be_searched_cost_one_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_cluster: MemoryCluster, _run_number: int, _size: int) -> None:
+        raise EngineError("no answer within 50 s")
+
+    monkeypatch.setattr(MemoryCluster, "messages_on_disk", silent)
+    judged = run_cell(tmp_path, make_cell("memory/log-lossy", "power-cut:all", workload=LIVE))
+    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED
+    assert (judged.row["lost"] > 0, judged.row["lost_on_disk"]) == (True, None)
 
 
 @pytest.mark.parametrize("profile", ["memory/log-safe", "memory/queue-safe"])
