@@ -36,7 +36,9 @@ def reordered(history: History) -> Finding:
     message, place, requeued = message[first], place[first], requeued[first]
     producer, at = history.sends.producer[message], at[first]
     behind = _behind(history, message, place, producer, at)
-    in_session = _behind(history, message, place, producer, history.sends.epoch[message], at) > 0
+    in_session = behind > 0
+    if in_session.any():  # who is late in its session is late
+        in_session = _behind(history, message, place, producer, history.sends.epoch[message], at) > 0
     late = np.flatnonzero(behind)
     late = late[np.lexsort((at[late], producer[late], place[late]))]
     count = seen(history, len(late))
