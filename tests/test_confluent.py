@@ -164,6 +164,60 @@ def test_a_fatal_error_makes_the_producer_useless_and_another_error_does_not(wir
     producer.close(5)
 
 
+class Late:
+    """An error report of the library, which can be made by nobody else."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def code(self) -> int:
+        return self._code
+
+    def fatal(self) -> bool:
+        return False
+
+
+class Told:
+    """A report's message."""
+
+    def offset(self) -> int:
+        return 7
+
+
+_LOST = ("METADATAUPDATE", "producer-1", "[thrd:main]: Partition mqtest(abc)[0]: new leader-1 not found in cache")
+_OTHER = ("METADATAUPDATE", "producer-1", "[thrd:main]: Partition mqtest(abc)[0]: leader epoch is not newer 1 >= 1")
+
+
+@pytest.mark.parametrize(
+    ("said", "acked", "code", "useless"),
+    [
+        (_LOST, False, KafkaError._MSG_TIMED_OUT, True),
+        (_LOST, True, KafkaError._MSG_TIMED_OUT, False),  # it found one after all
+        (_LOST, False, KafkaError.REQUEST_TIMED_OUT, False),
+        (_OTHER, False, KafkaError._MSG_TIMED_OUT, False),
+    ],
+)
+def test_a_client_that_lost_the_leader_is_of_no_use_from_the_first_timeout_on(
+    wiring: Wiring, said: tuple[str, ...], acked: bool, code: int, useless: bool
+) -> None:
+    producer, settled = producer_of(wiring)
+    producer._log.log(30, "%s [%s] %s", *said)
+    if acked:
+        producer._report(0, 0, None, cast("Message", Told()))
+    assert producer.failed is None
+    producer._report(1, 0, cast("KafkaError", Late(code)), cast("Message", None))
+    assert (producer.failed is not None) is useless
+    assert settled[-1] == (1, Outcome.UNKNOWN, -1, 0)
+    producer.close(1)
+
+
+def test_what_the_library_says_reaches_the_producer_s_log(wiring: Wiring, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="mqtest.librdkafka")
+    producer, _ = producer_of(replace(wiring, producer={**wiring.producer, "debug": "metadata"}))
+    drive(producer, lambda: "producer-0-0" in caplog.text, "a line of the library's log")
+    producer.close(1)
+
+
 class Fatal:
     """A librdkafka client that has had a fatal error: every call raises it."""
 

@@ -3,8 +3,11 @@
 Rules:
 - The only outcome of a send is its delivery report, or what `produce` itself raises. A report without error is ACKED;
   a failed one is UNKNOWN, whatever it says, because a retry before it may have been stored.
-- Only a fatal error makes a client useless (an idempotent producer after the broker forgot part of the log). The
-  library hands it to no callback: `poll` raises it.
+- A fatal error makes a client useless (an idempotent producer after the broker forgot part of the log). The library
+  hands it to no callback: `poll` raises it.
+- So does a lost leader: told that a partition has none for the moment, librdkafka (2.12 to 2.16, its issue 5430) may
+  never send to it again, whoever leads later; every message then waits for its timeout. It says so in its log alone.
+  The first timeout after that, with no acknowledgement between, ends the client, as whoever watched it would.
 - Every report finds its message through a partial that carries the sequence number: 0.3 µs of CPU dearer than reading
   it out of the returned body, and it needs no knowledge of the body.
 - A consumer's position is committed after `ack`, at most every COMMIT_EVERY_S; by the library itself only where the
@@ -25,7 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka import Producer as RdProducer
 
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle, library_settings
-from mqtest.clients.confluent_common import CONSUMER, GROUP_BATCH, bounded, common, connected, fetch, log
+from mqtest.clients.confluent_common import CONSUMER, GROUP_BATCH, LeaderLog, bounded, common, connected, fetch, log
 from mqtest.clients.confluent_transactions import TransactionalProducer, is_transactional
 from mqtest.clients.confluent_transformer import Transformer
 from mqtest.model import RUNNER, Delivery, Outcome, Wiring
@@ -67,7 +70,9 @@ class Producer:
         self._settle = settle
         self._delivered = Outcome.ACKED if wiring.acknowledged else Outcome.UNKNOWN
         self._closed = False
-        settings = {**library_settings(wiring.producer), **common(wiring, name), "error_cb": self._error}
+        self._log = LeaderLog()
+        own = {"error_cb": self._error, "logger": self._log}
+        settings = {**library_settings(wiring.producer), **common(wiring, name), **own}
         self._client = connected(RdProducer, settings, wiring.topic)
 
     def send(self, seq: int, place: int, body: bytes) -> bool:
@@ -103,11 +108,14 @@ class Producer:
         if self._closed:
             return
         if error is None:
+            self._log.lost = False
             offset = message.offset()
             self._settle(seq, self._delivered, -1 if offset is None else offset, place)
         else:
             self._settle(seq, Outcome.UNKNOWN, -1, place)
             self._error(error)
+            if self._log.lost and error.code() == KafkaError._MSG_TIMED_OUT:
+                self.failed = self.failed or "librdkafka sends no more since a partition was without a leader"
 
     def _error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:

@@ -31,6 +31,20 @@ log = logging.getLogger("mqtest.librdkafka")
 log.addHandler(logging.NullHandler())
 
 
+class LeaderLog:
+    """The log of one client: what it says goes into `log`. `lost`: librdkafka was told that a partition has no leader,
+    and took no notice."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def log(self, level: int, text: str, *said: object) -> None:
+        """Called by the library, as a logger's; `said`: its code for what happened, the client, the words."""
+        log.log(level, text, *said)
+        if said and said[0] == "METADATAUPDATE" and "new leader-1 not found" in str(said[-1]):
+            self.lost = True
+
+
 def common(wiring: Wiring, name: str) -> dict[str, Any]:
     return {**wiring.access, "bootstrap.servers": ",".join(wiring.addresses), "client.id": name, "logger": log}
 
