@@ -112,7 +112,7 @@ def load_columns(folder: Path, columns: Mapping[str, str]) -> dict[str, NDArray[
     for name, dtype in columns.items():
         path = folder / f"{name}.npy"
         try:
-            column = np.load(path, mmap_mode="r")
+            column = np.asarray(np.load(path, mmap_mode="r"))
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror or error}") from error
         except (ValueError, EOFError) as error:
@@ -131,7 +131,13 @@ def trim(folder: Path, columns: Columns, rows: int) -> Columns:
     return {name: column[:rows] for name, column in columns.items()}
 
 
-def used_rows(commit: NDArray[Any]) -> int:
-    """One past the last row whose commit is set."""
-    used = np.flatnonzero(commit)
-    return int(used[-1]) + 1 if len(used) else 0
+def used_rows(*commits: NDArray[Any]) -> int:
+    """One past the last row at which one of these columns is set; beyond the shortest of them there are no rows."""
+    end = min(len(commit) for commit in commits)
+    while end > 0:  # from the end on: most files end with a few unused rows
+        first = max(0, end - STEP_ROWS)
+        used = np.flatnonzero(np.logical_or.reduce([commit[first:end] != 0 for commit in commits]))
+        if len(used):
+            return first + int(used[-1]) + 1
+        end = first
+    return 0

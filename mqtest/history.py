@@ -18,97 +18,43 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mqtest import ledger
 from mqtest.columns import Columns
 from mqtest.errors import LedgerError
+from mqtest.fates import AUDITED, ODD, RECEIVED, WRITTEN, Fate, fates, there
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import RUNNER, Flag, Kind, Outcome
+from mqtest.pieces import find, take_apart
+from mqtest.series import EXACT, Series, joined, series
+from mqtest.sift import Rows, Sift, Tables
+from mqtest.tables import Bools, Ints, Messages, Receipts, Sends, ahead, distinct, groups, slices
 
-Ints = NDArray[Any]
-Bools = NDArray[np.bool_]
-
-
-class Fate(IntEnum):
-    """What became of one message."""
-
-    OPEN = 0
-    """not attempted, or not to be told because the audit is incomplete"""
-    DELIVERED = 1
-    LOST = 2
-    LOST_DEGRADED = 3
-    RECOVERED = 4
-    UNRESOLVED = 5
-    PHANTOM = 6
-    REFUSED = 7
-
-
-_ALL = 2**63 - 1
-"""whatever the runner sent into the second topic is its own"""
-_FATES: Mapping[Outcome, tuple[Fate, Fate]] = {
-    Outcome.ACKED: (Fate.DELIVERED, Fate.LOST),
-    Outcome.DEGRADED: (Fate.DELIVERED, Fate.LOST_DEGRADED),
-    Outcome.UNKNOWN: (Fate.RECOVERED, Fate.UNRESOLVED),
-    Outcome.REFUSED: (Fate.PHANTOM, Fate.REFUSED),
-    Outcome.RETURNED: (Fate.PHANTOM, Fate.REFUSED),
-}
-"""outcome -> fate when there, fate when not"""
+T = TypeVar("T")
+_MOST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sends:
-    """Columns over all producers of the workload, one row a sequence number, skipped ones too."""
+class Delivered:
+    """Some deliveries, each with its message; a slice of all that there were."""
 
-    producer: Ints
-    seq: Ints
-    due_ns: Ints
-    sent_ns: Ints
-    """0: never sent"""
-    settled_ns: Ints
-    offset: Ints
     place: Ints
-    outcome: Ints
-    """by the rules above: an attempted message has one of ACKED, DEGRADED, REFUSED, UNKNOWN, RETURNED, others NONE"""
-    epoch: Ints
-
-    @property
-    def attempted(self) -> Bools:
-        """Messages that were sent."""
-        attempted: Bools = self.sent_ns != 0
-        return attempted
-
-    @property
-    def start_ns(self) -> Ints:
-        """When a message was due (open loop), else sent: what a response time counts from."""
-        return np.where(self.due_ns != 0, self.due_ns, self.sent_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class Receipts:
-    """Columns over all consumers, or all audit readers: receipts of messages of this cell's workload."""
-
-    actor: Ints
-    """number of the consumer or reader"""
     received_ns: Ints
-    message: Ints
-    """row in Sends"""
-    place: Ints
-    offset: Ints
-    flags: Ints
-    epoch: Ints
-    """number of the consumer's connection or assignment"""
+    _messages: Messages
+    _which: Ints | slice
 
-    def __len__(self) -> int:
-        return len(self.message)
+    def sent(self, column: str) -> Ints:
+        """A column of Sends, of the message of each; `outcome` too."""
+        if column == "outcome":
+            return self._messages.outcome(self._which)
+        return self._messages.take(column, self._which)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,20 +75,36 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """One cell, ready to be checked."""
+    """One cell, ready to be checked.
+
+    `sends`, and the receipts of them, are the messages that have to be looked at (sift.py). What is to be known of all
+    messages is in `tally`, in the times, and in what `over_sends` and its like come to.
+    """
 
     cell: Mapping[str, Any]
     kind: Kind
     acknowledged: bool
+    messages: Messages
+    """all of them"""
+    tally: Ints
+    """of all of them: how many there are of each state (fates.py)"""
+    consumed: Tables
+    looked_at: Ints
+    """which messages `sends` are"""
     sends: Sends
     receipts: Receipts
     audit: Receipts
     held_place: Ints
     held_offset: Ints
-    """every position that the audit holds, whoever's message is there"""
+    """positions that the audit holds, whoever's message is there: the highest of each place, and all that a row of
+    `sends` or `receipts` has, among others"""
     there: Bools
     """one per row of Sends; a lower bound while the audit is incomplete"""
     fate: Ints
+    ack_times: Mapping[int, Series]
+    """of all acked messages, by place; an empty one where something was sent and nothing acked"""
+    delivery_times: Mapping[int, Series]
+    """of all receipts, by place"""
     foreign: int
     corrupt: int
     strangers: tuple[str, ...]
@@ -179,59 +141,112 @@ class History:
         """Messages with that fate; None where it cannot be told (never so for PHANTOM)."""
         if self.incomplete is not None and fate is not Fate.PHANTOM:
             return None
-        return int(np.count_nonzero(self.fate == fate))
+        return self.total(fates(self.kind, complete=self.incomplete is None) == fate)
+
+    def total(self, states: Bools) -> int:
+        """How many of all messages are in one of these states."""
+        return int(self.tally[states].sum())
+
+    def over_sends(self, measure: Callable[[Sends], T]) -> Iterator[T]:
+        """What the function comes to for each slice of all messages, in their order."""
+        return self.messages.over(measure)
+
+    def over_receipts(self, measure: Callable[[Delivered], T]) -> Iterator[T]:
+        """Likewise for each slice of all receipts."""
+        return _over(self.messages, self.consumed, measure)
+
+    def over_first_receipts(self, measure: Callable[[Delivered], T]) -> Iterator[T]:
+        """Likewise of the first receipt of each message."""
+        read = self.receipts
+        order, new = groups(read.message, read.received_ns, by=1)
+        first = order[new]
+        own = Delivered(read.place[first], read.received_ns[first], self.messages, self.looked_at[read.message[first]])
+        yield measure(own)
+        yield from _over(self.messages, self.consumed, measure, leave_out=ODD)
 
     def name(self, message: int | np.integer[Any]) -> str:
         """`producer 0 seq 17`."""
         return f"producer {self.sends.producer[message]} seq {self.sends.seq[message]}"
 
 
-def load(cell_dir: Path) -> History:
-    """Read a cell's folder. Raises LedgerError naming the file that is missing or damaged."""
+def load(cell_dir: Path, *, closely: bool = False) -> History:
+    """Read a cell's folder; `closely`: every message is looked at, whatever it takes. Raises LedgerError naming the
+    file that is missing or damaged."""
     cell = ledger.read_cell(cell_dir)
     kind, acknowledged = _kind(cell, cell_dir), bool(cell.get("acknowledged", True))
     events = ledger.load_events(ledger.events_path(cell_dir))
     folders = ledger.sends_folders(cell_dir)
     runner = ledger.load_sends(folders.pop(RUNNER)) if RUNNER in folders else None
-    sends = _sends(folders, acknowledged)
-    raw_receipts = _receipts(ledger.receipts_folders(cell_dir))
-    raw_audit = _receipts(ledger.audit_folders(cell_dir))
+    messages = Messages({n: ledger.load_sends(f) for n, f in folders.items()}, acknowledged=acknowledged)
+    consumed, audited, handed, written = (
+        {number: ledger.load_receipts(folder) for number, folder in named(cell_dir).items()}
+        for named in (ledger.receipts_folders, ledger.audit_folders, ledger.transforms_folders, ledger.output_folders)
+    )
+    sift = Sift(messages, kind)
+    sift.read(RECEIVED, consumed, _counted_ns(events))
+    strange = sift.read(AUDITED, audited)
+    pipeline = bool((cell.get("workload") or {}).get("transformers"))
+    if pipeline:
+        sift.read(WRITTEN, written)
+    incomplete = _incomplete(cell, messages, runner, _raw(audited, strange), len(audited), events)
+    picked = sift.pick(
+        complete=incomplete is None,
+        acknowledged=acknowledged,
+        committed=said_by_place(events, "places"),
+        handed=handed if pipeline else {},
+        closely=closely,
+    )
     runner_rows = len(runner["sent_ns"]) if runner is not None else 0
-    receipts, strange = _match(raw_receipts, sends, runner_rows, "delivery")
-    audit, strange_audit = _match(raw_audit, sends, runner_rows, "audit")
-
-    incomplete = _incomplete(cell, sends, runner, raw_audit, events)
-    there, fate = _fates(sends, kind, receipts, audit, complete=incomplete is None)
+    raw_audit = _raw(audited, picked.audit)
+    match = _Match(messages, picked.messages, runner_rows)
+    receipts, audit = match(_raw(consumed, picked.receipts), "delivery"), match(raw_audit, "audit")
+    state = messages.state[picked.messages]
+    exact = len(messages) <= EXACT
     return History(
         cell=cell,
         kind=kind,
         acknowledged=acknowledged,
-        sends=sends,
-        receipts=receipts,
-        audit=audit,
+        messages=messages,
+        tally=sum((np.bincount(messages.state[s], minlength=256) for s in slices(len(messages))), np.zeros(256, int)),
+        consumed=consumed,
+        looked_at=picked.messages,
+        sends=messages.of(picked.messages),
+        receipts=receipts.receipts,
+        audit=audit.receipts,
         held_place=raw_audit["place"],
         held_offset=raw_audit["offset"],
-        there=there,
-        fate=fate,
-        foreign=strange.foreign + strange_audit.foreign,
-        corrupt=strange.corrupt + strange_audit.corrupt,
-        strangers=(strange.lines + strange_audit.lines)[:20],
+        there=there(kind)[state],
+        fate=fates(kind, complete=incomplete is None)[state],
+        ack_times=_ack_times(messages, exact),
+        delivery_times=_delivery_times(messages, consumed, exact),
+        foreign=receipts.foreign + audit.foreign,
+        corrupt=receipts.corrupt + audit.corrupt,
+        strangers=(receipts.lines + audit.lines)[:_MOST_LINES],
         incomplete=incomplete,
         events=events,
-        output=_output(cell, cell_dir, sends, events),
+        output=_output(match, _raw(handed, picked.handed), _raw(written, picked.written), events) if pipeline else None,
     )
 
 
-def groups(*keys: Ints, by: int) -> tuple[Ints, Bools]:
-    """Order by the keys, the first one most significant, equal rows in their old order; and, of the ordered rows, which
-    begin a new combination of the first `by` keys."""
-    order = np.lexsort(keys[::-1])
-    new = np.zeros(len(order), dtype=np.bool_)
-    new[:1] = True
-    for key in keys[:by]:
-        ordered = key[order]
-        new[1:] |= ordered[1:] != ordered[:-1]
-    return order, new
+def said_by_place(events: Sequence[Mapping[str, Any]], key: str) -> dict[int, int]:
+    """What the last `committed` event says of each place, under `places` or `ends`."""
+    said: Mapping[str, Any] = {}
+    for event in events:
+        if event["event"] == "committed":
+            said = event.get(key) or {}
+    return {int(place): int(offset) for place, offset in said.items() if offset is not None}
+
+
+def counted(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last event with what the broker counted after the drain; None when it did not say."""
+    found = [e for e in events if e["event"] == "counts" and e.get("when") == "drained"]
+    said = found[-1].get("totals") or {} if found else {}
+    return found[-1] if "ready" in said and "unacked" in said else None
+
+
+def _counted_ns(events: Sequence[Mapping[str, Any]]) -> int:
+    event = counted(events)
+    return event["t_ns"] if event else 0
 
 
 def _kind(cell: Mapping[str, Any], cell_dir: Path) -> Kind:
@@ -243,116 +258,147 @@ def _kind(cell: Mapping[str, Any], cell_dir: Path) -> Kind:
         ) from None
 
 
-def _sends(folders: Mapping[int, Path], acknowledged: bool) -> Sends:
-    loaded = {number: ledger.load_sends(folder) for number, folder in folders.items()}
-    counts = [len(columns["sent_ns"]) for columns in loaded.values()]
-    column = {name: _joined([c[name] for c in loaded.values()], dtype) for name, dtype in ledger.SENDS.items()}
-    outcome = column["outcome"].copy()
-    outcome[(column["settled_ns"] == 0) | (outcome == Outcome.NONE)] = Outcome.UNKNOWN
-    if not acknowledged:
-        outcome[(outcome == Outcome.ACKED) | (outcome == Outcome.DEGRADED)] = Outcome.UNKNOWN
-    outcome[column["sent_ns"] == 0] = Outcome.NONE
-    column["outcome"] = outcome
-    return Sends(
-        producer=np.repeat(np.array(list(loaded), dtype=np.int64), counts),
-        seq=_joined([np.arange(n) for n in counts], "<i8"),
-        **column,
+def _raw(tables: Tables, rows: Rows) -> dict[str, Ints]:
+    """Those rows of all tables of a side, as one; `actor` says whose each was."""
+    picked = {number: rows.get(number, _NONE) for number in tables}
+    columns = {
+        name: np.concatenate([np.zeros(0, dtype), *(tables[n][name][mine] for n, mine in picked.items())])
+        for name, dtype in ledger.RECEIPTS.items()
+    }
+    return columns | {"actor": np.repeat(np.array(list(picked), dtype=np.int64), [len(r) for r in picked.values()])}
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def _over(messages: Messages, tables: Tables, measure: Callable[[Delivered], T], leave_out: int = 0) -> Iterator[T]:
+    """For each slice of the tables, without those whose messages have the bit `leave_out`."""
+
+    def look(table: Columns, rows: slice) -> list[T]:
+        found = []
+        for piece in take_apart(messages, table, rows).pieces:
+            ids, received_ns = piece.messages(messages), table["received_ns"][piece.rows]
+            if leave_out and (left := (messages.state[ids] & leave_out) == 0).sum() < len(left):
+                ids, received_ns = int(messages.starts[piece.producer]) + piece.numbers()[left], received_ns[left]
+            found.append(measure(Delivered(np.broadcast_to(piece.place, len(received_ns)), received_ns, messages, ids)))
+        return found
+
+    pieces = [(table, rows) for table in tables.values() for rows in slices(len(table["seq"]))]
+    return (result for found in ahead(lambda piece: look(*piece), pieces) for result in found)
+
+
+def _ack_times(messages: Messages, exact: bool) -> dict[int, Series]:
+    def acked(sends: Sends) -> dict[int, Series]:
+        mine = sends.outcome == Outcome.ACKED
+        return _series(sends.place[mine], sends.settled_ns[mine], exact)
+
+    return {int(place): none for place in messages.places for none in [series(_NONE, exact=True)]} | _together(
+        messages.over(acked), exact
     )
 
 
-def _receipts(folders: Mapping[int, Path]) -> dict[str, Ints]:
-    loaded = {number: ledger.load_receipts(folder) for number, folder in folders.items()}
-    columns = {name: _joined([c[name] for c in loaded.values()], dtype) for name, dtype in ledger.RECEIPTS.items()}
-    columns["actor"] = np.repeat(np.array(list(loaded), dtype=np.int64), [len(c["seq"]) for c in loaded.values()])
-    return columns
+def _delivery_times(messages: Messages, consumed: Tables, exact: bool) -> dict[int, Series]:
+    return _together(_over(messages, consumed, lambda d: _series(d.place, d.received_ns, exact)), exact)
 
 
-def _joined(parts: Sequence[Ints], dtype: str) -> Ints:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+def _series(place: Ints, times: Ints, exact: bool) -> dict[int, Series]:
+    places = distinct(place)
+    return {p: series(times if len(places) == 1 else times[place == p], exact=exact) for p in places}
+
+
+def _together(found: Iterable[Mapping[int, Series]], exact: bool) -> dict[int, Series]:
+    parts = list(found)
+    places = sorted({place for part in parts for place in part})
+    return {place: joined([part[place] for part in parts if place in part], exact=exact) for place in places}
 
 
 def _output(
-    cell: Mapping[str, Any], cell_dir: Path, sends: Sends, events: Sequence[Mapping[str, Any]]
-) -> Output | None:
-    if not (cell.get("workload") or {}).get("transformers"):
-        return None
-    handed, _ = _match(_receipts(ledger.transforms_folders(cell_dir)), sends, _ALL, "input")
-    written, strange = _match(_receipts(ledger.output_folders(cell_dir)), sends, _ALL, "output")
+    match: _Match, handed: Mapping[str, Ints], written: Mapping[str, Ints], events: Sequence[Mapping[str, Any]]
+) -> Output:
+    match = replace(match, runner_rows=_ALL)
+    outputs = match(written, "output")
     readers = [e for e in events if e["event"] == "output"]
     cut_off = [str(e.get("why") or "not complete") for e in readers if e.get("complete") is not True]
     return Output(
-        handed=handed,
-        written=written,
-        strange=strange.foreign + strange.corrupt,
-        lines=strange.lines,
+        handed=match(handed, "input").receipts,
+        written=outputs.receipts,
+        strange=outputs.foreign + outputs.corrupt,
+        lines=outputs.lines,
         incomplete=None if readers and not cut_off else "; ".join(cut_off) or "no reader of the output ended",
     )
 
 
+_ALL = 2**63 - 1
+"""whatever the runner sent into the second topic is its own"""
+
+
 @dataclass(frozen=True, slots=True)
-class _Strange:
+class _Matched:
+    receipts: Receipts
     foreign: int
     corrupt: int
     lines: tuple[str, ...]
 
 
-def _match(raw: Mapping[str, Ints], sends: Sends, runner_rows: int, what: str) -> tuple[Receipts, _Strange]:
-    """Receipts joined with their messages, without the runner's; and those that belong to no message."""
-    corrupt = (raw["flags"] & Flag.CORRUPT) != 0
-    flagged = (raw["flags"] & Flag.FOREIGN) != 0
-    seq, producer = raw["seq"], raw["producer"].astype(np.int64)
-    runners = ~corrupt & ~flagged & (producer == RUNNER) & (seq >= 0) & (seq < runner_rows)
-    message = np.full(len(seq), -1, dtype=np.int64)
-    if len(sends.seq):
-        # rows of one producer lie together, in the order of their seq, so its first row + seq is the message
-        starts = np.flatnonzero(sends.seq == 0)
-        numbers, sizes = sends.producer[starts], np.diff(starts, append=len(sends.seq))
-        which = np.minimum(np.searchsorted(numbers, producer), len(numbers) - 1)
-        known = (numbers[which] == producer) & (seq >= 0) & (seq < sizes[which]) & ~corrupt & ~flagged
-        message[known] = starts[which[known]] + seq[known]
-        message[known] = np.where(sends.sent_ns[message[known]] != 0, message[known], -1)
-    foreign = ~corrupt & ~runners & (message < 0)
-    lines = [
-        f"{what}: {'corrupt' if corrupt[i] else f'producer {producer[i]} seq {seq[i]}, never sent'}"
-        f" at place {raw['place'][i]} offset {raw['offset'][i]}"
-        for i in np.flatnonzero(foreign | corrupt)[:20]
-    ]
-    known = message >= 0
-    receipts = Receipts(
-        message=message[known],
-        **{name: raw[name][known] for name in ("actor", "received_ns", "place", "offset", "flags", "epoch")},
-    )
-    return receipts, _Strange(int(foreign.sum()), int(corrupt.sum()), tuple(lines))
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """Joins receipts with the messages that are looked at."""
+
+    messages: Messages
+    looked_at: Ints
+    runner_rows: int
+    """how many messages the runner sent"""
+
+    def __call__(self, raw: Mapping[str, Ints], what: str) -> _Matched:
+        """The receipts of messages, without the runner's; and those that belong to no message."""
+        corrupt = (raw["flags"] & Flag.CORRUPT) != 0
+        flagged = (raw["flags"] & Flag.FOREIGN) != 0
+        seq, producer = raw["seq"], raw["producer"].astype(np.int64)
+        runners = ~corrupt & ~flagged & (producer == RUNNER) & (seq >= 0) & (seq < self.runner_rows)
+        ids = find(self.messages, raw, slice(None))
+        known = ids >= 0
+        foreign = ~corrupt & ~runners & ~known
+        lines = (
+            f"{what}: {'corrupt' if corrupt[i] else f'producer {producer[i]} seq {seq[i]}, never sent'}"
+            f" at place {raw['place'][i]} offset {raw['offset'][i]}"
+            for i in np.flatnonzero(foreign | corrupt)[:_MOST_LINES]
+        )
+        receipts = Receipts(
+            message=np.searchsorted(self.looked_at, ids[known]),
+            **{name: raw[name][known] for name in ("actor", "received_ns", "place", "offset", "flags", "epoch")},
+        )
+        return _Matched(receipts, int(foreign.sum()), int(corrupt.sum()), tuple(lines))
 
 
 def _incomplete(
     cell: Mapping[str, Any],
-    sends: Sends,
+    messages: Messages,
     runner: Columns | None,
-    audit: Mapping[str, Ints],
+    strange: Mapping[str, Ints],
+    readers_seen: int,
     events: Sequence[Mapping[str, Any]],
 ) -> str | None:
-    """Why the audit is not complete, or None."""
+    """Why the audit is not complete, or None. `strange`: rows of the audit that are of no message of the workload."""
     readers = [e for e in events if e["event"] == "audit"]
     if not readers:
         return "no reader of the audit ended"
     for event in readers:
         if event.get("complete") is not True:
             return f"audit reader {event.get('reader')}: {event.get('why') or 'not complete'}"
-    if len({str(e.get("reader")) for e in readers}) < len(np.unique(audit["actor"])):
+    if len({str(e.get("reader")) for e in readers}) < readers_seen:
         return "an audit reader did not end"
     places = set(range(int((cell.get("workload") or {}).get("places") or 1)))
-    places |= {int(p) for p in np.unique(sends.place[sends.attempted]) if p >= 0}
+    places |= {int(p) for p in messages.places if p >= 0}
     healed = [e["t_ns"] for e in events if e["event"] == "fault" and e.get("step") == "healed"]
-    after = max([int(sends.sent_ns.max(initial=0)), *healed])
+    after = max([messages.last_sent_ns, *healed])
     for place in sorted(places):
-        reason = _fence_missing(place, after, runner, audit)
+        reason = _fence_missing(place, after, runner, strange)
         if reason:
             return reason
     return None
 
 
-def _fence_missing(place: int, after_ns: int, runner: Columns | None, audit: Mapping[str, Ints]) -> str | None:
+def _fence_missing(place: int, after_ns: int, runner: Columns | None, strange: Mapping[str, Ints]) -> str | None:
     """The fence of a place: the newest message of the runner that was acked there."""
     fences: Ints = np.zeros(0, dtype=np.int64)
     if runner is not None:
@@ -360,23 +406,6 @@ def _fence_missing(place: int, after_ns: int, runner: Columns | None, audit: Map
         fences = np.flatnonzero(acked & (runner["place"] == place) & (runner["sent_ns"] > after_ns))
     if not len(fences):
         return f"place {place} has no acknowledged fence after the load and the heal"
-    held = (audit["producer"] == RUNNER) & (audit["seq"] == fences[-1]) & (audit["place"] == place)
-    held &= (audit["flags"] & (Flag.CORRUPT | Flag.FOREIGN)) == 0
+    held = (strange["producer"] == RUNNER) & (strange["seq"] == fences[-1]) & (strange["place"] == place)
+    held &= (strange["flags"] & (Flag.CORRUPT | Flag.FOREIGN)) == 0
     return None if held.any() else f"the audit does not hold the fence of place {place}"
-
-
-def _fates(sends: Sends, kind: Kind, receipts: Receipts, audit: Receipts, *, complete: bool) -> tuple[Bools, Ints]:
-    in_audit = np.zeros(len(sends.seq), dtype=np.bool_)
-    in_audit[audit.message] = True
-    anywhere = in_audit.copy()
-    anywhere[receipts.message] = True
-    there = in_audit if kind is Kind.LOG else anywhere
-    fate = np.full(len(sends.seq), Fate.OPEN, dtype=np.uint8)
-    for outcome, (when_there, when_not) in _FATES.items():
-        mine = sends.outcome == outcome
-        seen = anywhere if when_there is Fate.PHANTOM else there
-        fate[mine] = np.where(seen[mine], when_there, when_not)
-    assert np.array_equal(fate != Fate.OPEN, sends.attempted), "every attempted message has exactly one fate"
-    if not complete:
-        fate[fate != Fate.PHANTOM] = Fate.OPEN
-    return there, fate

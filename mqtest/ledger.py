@@ -75,7 +75,7 @@ class SendsWriter:
             np.frombuffer(self._table.views[name], dtype=SENDS[name])
             for name in ("due_ns", "sent_ns", "settled_ns", "outcome")
         )
-        self.next_seq = used_rows((due != 0) | (sent != 0))
+        self.next_seq = used_rows(due, sent)
         """one past the last row that has `due_ns` or `sent_ns`"""
         self.last_ack_ns = int(settled[outcome == Outcome.ACKED].max(initial=0))
         """when the newest ack was settled; 0: none yet"""
@@ -250,9 +250,7 @@ class EventsWriter:
 def load_sends(folder: Path) -> Columns:
     """Columns of a sends folder, trimmed to its rows. Raises LedgerError naming a missing or truncated file."""
     columns = load_columns(folder, SENDS)
-    width = min(len(columns["due_ns"]), len(columns["sent_ns"]))
-    rows = used_rows((columns["due_ns"][:width] != 0) | (columns["sent_ns"][:width] != 0))
-    return trim(folder, columns, rows)
+    return trim(folder, columns, used_rows(columns["due_ns"], columns["sent_ns"]))
 
 
 def load_receipts(folder: Path) -> Columns:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mqtest.clock import NS_PER_S
-from mqtest.history import Fate, History
+from mqtest.fates import Fate
+from mqtest.history import History
 from mqtest.model import Outcome
 
 EACH_SIDE = 3

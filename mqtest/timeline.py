@@ -22,9 +22,11 @@ import numpy as np
 from mqtest.checks.gaps import OUTAGE_S, acks_by_place, load, points
 from mqtest.checks.sightings import positions as sighted
 from mqtest.clock import NS_PER_S
+from mqtest.fates import Fate
 from mqtest.fault_log import parts
-from mqtest.history import Fate, History, Ints, groups
+from mqtest.history import History
 from mqtest.model import Kind, Outcome
+from mqtest.tables import Ints, groups
 
 _LEAD_NS = int(OUTAGE_S * NS_PER_S)
 

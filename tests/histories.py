@@ -8,11 +8,12 @@ seconds from 1000 s (`at(12.5)`), so that they read well; the load lasts from 0 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mqtest import ledger
+from mqtest.history import History, load
 from mqtest.model import NOBODY, RUNNER, Flag, Kind, Outcome
 
 FENCE_OFFSET = 2**62
@@ -24,6 +25,16 @@ PROMISE: Mapping[str, Any] = {"survives": ["none"], "duplicates": "none", "order
 def at(seconds: float) -> int:
     """A time of the ledger, in ns."""
     return round((1000 + seconds) * 1_000_000_000)
+
+
+T = TypeVar("T")
+
+
+def told(tell: Callable[[History], T], folder: Path) -> T:
+    """What a check or its like says of a cell; the same whether every message is looked at, or those sifted out."""
+    said = tell(load(folder))
+    assert said == tell(load(folder, closely=True))
+    return said
 
 
 class Sent(NamedTuple):

@@ -16,7 +16,7 @@ from mqtest.checks import CHECKS, divergence, duplicates, order, recovery, speed
 from mqtest.checks.sightings import MOST_EXAMPLES
 from mqtest.judge import COLUMNS
 from mqtest.model import Finding, Flag, Kind, Outcome
-from tests.histories import CORRUPT, FOREIGN, Got, Sent, Skipped, at, write_cell_folder
+from tests.histories import CORRUPT, FOREIGN, Got, Sent, Skipped, at, told, write_cell_folder
 
 LOG, QUEUE = Kind.LOG, Kind.QUEUE
 AGAIN = Flag.REDELIVERED
@@ -24,7 +24,7 @@ ORDER = ("reordered", "reordered_in_session", "reordered_unflagged")
 
 
 def find(name: str, folder: Path) -> Finding:
-    finding = CHECKS[name](history.load(folder))
+    finding = told(CHECKS[name], folder)
     assert len(finding.examples) <= MOST_EXAMPLES
     assert all("\n" not in line for line in finding.examples)
     return finding

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from mqtest.checks.output import output
-from mqtest.history import load
 from mqtest.judge import judge
 from mqtest.model import Outcome, Output, Verdict
-from tests.histories import CORRUPT, FOREIGN, PROMISE, Got, Sent, write_cell_folder
+from tests.histories import CORRUPT, FOREIGN, PROMISE, Got, Sent, told, write_cell_folder
 
 SENDS = [Sent(0), Sent(1), Sent(2), Sent(3, Outcome.UNKNOWN), Sent(4, Outcome.REFUSED), Sent(5, Outcome.UNKNOWN)]
 AUDIT = [Got(0), Got(1), Got(2), Got(3)]
@@ -20,9 +19,8 @@ ONCE = [Got(0, offset=10), Got(1, offset=11), Got(2, offset=12), Got(3, offset=1
 
 
 def numbers(tmp_path: Path, **cell: Any) -> Mapping[str, Any]:
-    return output(
-        load(write_cell_folder(tmp_path, **{"sends": SENDS, "audit": AUDIT, "handed": AUDIT, **cell}))
-    ).numbers
+    folder = write_cell_folder(tmp_path, **{"sends": SENDS, "audit": AUDIT, "handed": AUDIT, **cell})
+    return told(output, folder).numbers
 
 
 def counted(lost: int | None = 0, doubled: int | None = 0, phantom: int = 0, unread: int = 0, of_lost: int = 0) -> Any:

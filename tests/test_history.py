@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 
 from mqtest import history, ledger
 from mqtest.errors import LedgerError
-from mqtest.history import Fate, History
+from mqtest.fates import Fate
+from mqtest.history import History
 from mqtest.model import RUNNER, Flag, Kind, Outcome
 from tests.histories import CORRUPT, FOREIGN, Got, Sent, Skipped, at, write_cell_folder
+
+
+def whole(folder: Path) -> History:
+    return history.load(folder, closely=True)
 
 
 def fates(loaded: History) -> list[str]:
@@ -51,7 +56,7 @@ def test_fate(tmp_path: Path, kind: Kind, outcome: Outcome, read: bool, audited:
     folder = write_cell_folder(
         tmp_path, kind=kind, sends=[Sent(0, outcome)], receipts=[Got(0)] * read, audit=[Got(0)] * audited
     )
-    loaded = history.load(folder)
+    loaded = whole(folder)
     assert loaded.incomplete is None
     assert fates(loaded) == [fate.name]
     assert {f.name: loaded.count(f) for f in Fate if loaded.count(f)} == {fate.name: 1}
@@ -59,7 +64,7 @@ def test_fate(tmp_path: Path, kind: Kind, outcome: Outcome, read: bool, audited:
 
 def test_a_message_that_was_never_settled_is_unknown(tmp_path: Path) -> None:
     folder = write_cell_folder(tmp_path, sends=[Sent(0, settled=False), Sent(1, settled=False)], audit=[Got(1)])
-    assert fates(history.load(folder)) == ["UNRESOLVED", "RECOVERED"]
+    assert fates(whole(folder)) == ["UNRESOLVED", "RECOVERED"]
 
 
 def test_an_outcome_without_its_time_was_torn_by_a_kill_and_is_unknown(tmp_path: Path) -> None:
@@ -67,26 +72,26 @@ def test_an_outcome_without_its_time_was_torn_by_a_kill_and_is_unknown(tmp_path:
     columns = ledger.SendsWriter(folder / "ledger" / "sends.0")
     columns._settled_ns[0] = 0
     columns.close()
-    assert fates(history.load(folder)) == ["UNRESOLVED", "LOST"]
+    assert fates(whole(folder)) == ["UNRESOLVED", "LOST"]
 
 
 def test_skipped_messages_have_no_fate(tmp_path: Path) -> None:
     folder = write_cell_folder(tmp_path, sends=[Skipped(0), Sent(1), Skipped(2)], audit=[Got(1)])
-    assert fates(history.load(folder)) == ["OPEN", "DELIVERED", "OPEN"]
+    assert fates(whole(folder)) == ["OPEN", "DELIVERED", "OPEN"]
 
 
 def test_without_acknowledgements_every_send_is_unknown(tmp_path: Path) -> None:
     folder = write_cell_folder(
         tmp_path, acknowledged=False, sends=[Sent(0), Sent(1), Sent(2, Outcome.REFUSED)], audit=[Got(0)]
     )
-    assert fates(history.load(folder)) == ["RECOVERED", "UNRESOLVED", "REFUSED"]
+    assert fates(whole(folder)) == ["RECOVERED", "UNRESOLVED", "REFUSED"]
 
 
 def test_producers_are_told_apart(tmp_path: Path) -> None:
     folder = write_cell_folder(
         tmp_path, sends=[Sent(0), Sent(1), Sent(0, producer=5), Sent(1, producer=5)], audit=[Got(1), Got(0, producer=5)]
     )
-    loaded = history.load(folder)
+    loaded = whole(folder)
     assert fates(loaded) == ["LOST", "DELIVERED", "DELIVERED", "LOST"]
     assert [loaded.name(m) for m in (1, 2)] == ["producer 0 seq 1", "producer 5 seq 0"]
 
@@ -112,39 +117,39 @@ _STRANGERS = [
 def test_strangers(tmp_path: Path, receipts: list[Got], foreign: int, corrupt: int, where: str) -> None:
     read, audited = (receipts, []) if where == "receipts" else ([], receipts)
     folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0), Skipped(1)], receipts=read, audit=audited)
-    loaded = history.load(folder)
+    loaded = whole(folder)
     assert (loaded.foreign, loaded.corrupt, len(loaded.strangers)) == (foreign, corrupt, foreign + corrupt)
 
 
 def test_a_number_beyond_the_last_is_not_the_next_producer_s_first(tmp_path: Path) -> None:
     sends = [Sent(0), Sent(0, producer=1)]
-    loaded = history.load(write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=sends, receipts=[Got(1)]))
+    loaded = whole(write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=sends, receipts=[Got(1)]))
     assert (loaded.foreign, fates(loaded)) == (1, ["LOST", "LOST"])
 
 
 def test_without_messages_of_the_runner_none_of_them_is_known(tmp_path: Path) -> None:
     runners = Got(0, producer=RUNNER)
     folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0)], receipts=[runners], fences=False)
-    assert history.load(folder).foreign == 1
+    assert whole(folder).foreign == 1
 
 
 def test_acknowledged_unless_the_cell_says_otherwise(tmp_path: Path) -> None:
     folder = write_cell_folder(tmp_path, sends=[Sent(0)])
     ledger.write_cell(folder, {k: v for k, v in ledger.read_cell(folder).items() if k != "acknowledged"})
-    assert fates(history.load(folder)) == ["LOST"]
+    assert fates(whole(folder)) == ["LOST"]
 
 
 def test_a_corrupt_receipt_proves_nothing(tmp_path: Path) -> None:
     flagged = Got(0, flags=Flag.CORRUPT)
     folder = write_cell_folder(tmp_path, kind=Kind.QUEUE, sends=[Sent(0)], receipts=[flagged])
-    assert fates(history.load(folder)) == ["LOST"]
+    assert fates(whole(folder)) == ["LOST"]
 
 
 class TestComplete:
     """Each thing that makes an audit complete, taken away."""
 
     def incomplete(self, folder: Path) -> str:
-        loaded = history.load(folder)
+        loaded = whole(folder)
         assert loaded.incomplete is not None
         assert [loaded.count(f) for f in Fate if f is not Fate.PHANTOM] == [None] * (len(Fate) - 1)
         assert fates(loaded) == ["OPEN", "PHANTOM"]
@@ -155,7 +160,7 @@ class TestComplete:
     @pytest.mark.parametrize("kind", list(Kind))
     def test_complete(self, tmp_path: Path, kind: Kind) -> None:
         folder = write_cell_folder(tmp_path, kind=kind, sends=self.rows[0], audit=self.rows[1])
-        assert fates(history.load(folder)) == ["LOST", "PHANTOM"]
+        assert fates(whole(folder)) == ["LOST", "PHANTOM"]
 
     def test_a_reader_said_no(self, tmp_path: Path) -> None:
         folder = write_cell_folder(tmp_path, sends=self.rows[0], audit=self.rows[1], complete=False)
@@ -236,26 +241,26 @@ class TestComplete:
         two = write_cell_folder(tmp_path / "a", fences=False, places=2, **rows)
         one = write_cell_folder(tmp_path / "b", fences=False, workload={}, **rows)
         assert self.incomplete(two) == "place 1 has no acknowledged fence after the load and the heal"
-        assert history.load(one).incomplete is None
+        assert whole(one).incomplete is None
 
     def test_two_places_each_with_its_fence(self, tmp_path: Path) -> None:
         rows = [Sent(0), Sent(1, Outcome.REFUSED, place=1)]
         folder = write_cell_folder(tmp_path, sends=rows, audit=self.rows[1], places=2)
-        assert fates(history.load(folder)) == ["LOST", "PHANTOM"]
+        assert fates(whole(folder)) == ["LOST", "PHANTOM"]
 
 
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     folder = write_cell_folder(tmp_path, sends=[Sent(0)])
     (folder / "ledger" / "sends.0" / "place.npy").unlink()
     with pytest.raises(LedgerError, match=r"sends\.0/place\.npy"):
-        history.load(folder)
+        whole(folder)
 
 
 def test_a_kind_that_is_none_is_named(tmp_path: Path) -> None:
     folder = write_cell_folder(tmp_path, sends=[Sent(0)])
     ledger.write_cell(folder, ledger.read_cell(folder) | {"kind": "stack"})
     with pytest.raises(LedgerError, match=r"cell\.json: kind: expected log or queue, found 'stack'"):
-        history.load(folder)
+        whole(folder)
 
 
 _OUTCOMES = st.sampled_from([o for o in Outcome if o is not Outcome.NONE])
@@ -307,7 +312,7 @@ def test_fates_agree_with_a_naive_model_and_add_up(
         else:
             expected[name] = Fate.LOST if outcome is Outcome.ACKED else Fate.LOST_DEGRADED
     with tempfile.TemporaryDirectory() as folder:
-        loaded = history.load(write_cell_folder(Path(folder), kind=kind, sends=sends, receipts=receipts, audit=audit))
+        loaded = whole(write_cell_folder(Path(folder), kind=kind, sends=sends, receipts=receipts, audit=audit))
     names = zip(loaded.sends.producer.tolist(), loaded.sends.seq.tolist(), strict=True)
     found = {name: Fate(fate) for name, fate in zip(names, loaded.fate, strict=True) if fate != Fate.OPEN}
     assert found == expected

@@ -14,7 +14,7 @@ from tests.histories import Got, Sent, Skipped, at, write_cell_folder
 
 
 def around(folder: Path, producer: int = 0, seq: int = 5) -> Neighbourhood:
-    (found,) = neighbourhoods(history.load(folder), [(producer, seq)])
+    (found,) = neighbourhoods(history.load(folder, closely=True), [(producer, seq)])
     return found
 
 
@@ -79,7 +79,7 @@ def test_without_a_fault_times_count_from_the_load(tmp_path: Path) -> None:
 
 def test_runs_are_named_by_their_first_message(tmp_path: Path) -> None:
     sends = [Sent(s) for s in range(30)] + [Sent(s, producer=1) for s in range(3)]
-    loaded = history.load(write_cell_folder(tmp_path, sends=sends))
+    loaded = history.load(write_cell_folder(tmp_path, sends=sends), closely=True)
     assert run_starts(loaded, np.array([8, 3, 4, 4, 9, 29, 30, 31])) == ((0, 3), (0, 8), (0, 29), (1, 0))
     assert run_starts(loaded, np.arange(0, 30, 2)) == ((0, 0), (0, 2), (0, 4), (0, 6), (0, 8))
     assert run_starts(loaded, np.array([], dtype=np.int64)) == ()

@@ -6,17 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mqtest import history
 from mqtest.model import Kind, Outcome
 from mqtest.timeline import Clock, Counts, Timeline, timeline
-from tests.histories import Got, Sent, at, fault_events, write_cell_folder
+from tests.histories import Got, Sent, at, fault_events, told, write_cell_folder
 
 GAP = [*range(100), *range(130, 200), *range(225, 300)]
 """sequence numbers that are acked, ten a second: nothing from 9.91 to 13.01 s, and from 19.91 to 22.51 s"""
 
 
 def found(folder: Path) -> Timeline:
-    seen = timeline(history.load(folder))
+    seen = told(timeline, folder)
     assert seen is not None
     return seen
 
@@ -158,4 +157,4 @@ def test_times_are_told_in_utc_where_the_ledger_has_a_clock(tmp_path: Path) -> N
 
 
 def test_without_acknowledgements_nothing_is_measured(tmp_path: Path) -> None:
-    assert timeline(history.load(cell(tmp_path, acked(GAP), acknowledged=False))) is None
+    assert told(timeline, cell(tmp_path, acked(GAP), acknowledged=False)) is None

@@ -6,13 +6,11 @@ The runner writes what the broker itself says once the consumers are done: `coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from mqtest.checks.sightings import examples, position, run_starts, seen
-from mqtest.history import Bools, History
+from mqtest.fates import AUDITED, EARLY, STATES, outcomes, there
+from mqtest.history import History, counted, said_by_place
 from mqtest.model import Finding, Kind, Outcome
 
 
@@ -76,15 +74,13 @@ def conservation(history: History) -> Finding:
     `unaccounted` is published less all the others: above 0 the broker knows less than it took, below 0 it holds
     copies, or counted what was being acknowledged just then. None without the counts or a complete audit.
     """
-    event = _counted(history)
+    event = counted(history.events)
     if history.kind is not Kind.QUEUE or event is None or history.incomplete is not None:
         return Finding(check="conservation", count=None, numbers={"unaccounted": None})
     counts = {name: int(event["totals"].get(name, 0)) for name in ("ready", "unacked", "dead_lettered")}
-    outcome, read = history.sends.outcome, history.receipts
-    published = (outcome == Outcome.ACKED) | (history.there & (outcome == Outcome.UNKNOWN))
-    consumed = published & _among(history, read.message[read.received_ns <= event["t_ns"]])
-    consumed &= ~_among(history, history.audit.message)
-    total, done = int(np.count_nonzero(published)), int(np.count_nonzero(consumed))
+    published = (outcomes() == Outcome.ACKED) | (there(history.kind) & (outcomes() == Outcome.UNKNOWN))
+    consumed = published & ((STATES & (EARLY | AUDITED)) == EARLY)
+    total, done = history.total(published), history.total(consumed)
     unaccounted = total - done - sum(counts.values())
     return Finding(
         check="conservation",
@@ -93,34 +89,13 @@ def conservation(history: History) -> Finding:
     )
 
 
-def _counted(history: History) -> Mapping[str, Any] | None:
-    """The last event with what the broker counted after the drain; None when it did not say."""
-    events = [e for e in history.events if e["event"] == "counts" and e.get("when") == "drained"]
-    said = events[-1].get("totals") or {} if events else {}
-    return events[-1] if "ready" in said and "unacked" in said else None
-
-
 def _committed(history: History) -> dict[int, int]:
     """Place → the group's last committed offset, by the broker's word."""
-    return _by_place(history, "places")
+    return said_by_place(history.events, "places")
 
 
 def _ends(history: History) -> dict[int, int]:
     """Place → one past the last position: by the broker's word, else by the audit."""
     place, offset = history.held_place, history.held_offset
     found = {int(p): int(offset[place == p].max()) + 1 for p in np.unique(place)} if history.incomplete is None else {}
-    return found | _by_place(history, "ends")
-
-
-def _by_place(history: History, key: str) -> dict[int, int]:
-    said: Mapping[str, Any] = {}
-    for event in history.events:
-        if event["event"] == "committed":
-            said = event.get(key) or {}
-    return {int(place): int(offset) for place, offset in said.items() if offset is not None}
-
-
-def _among(history: History, messages: Any) -> Bools:
-    mask = np.zeros(len(history.fate), dtype=np.bool_)
-    mask[messages] = True
-    return mask
+    return found | said_by_place(history.events, "ends")

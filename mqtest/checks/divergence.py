@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mqtest.checks.sightings import MOST_EXAMPLES, examples, position, positions, run_starts, seen
-from mqtest.history import Bools, History, Ints, groups
+from mqtest.history import History
 from mqtest.model import Finding, Kind, Outcome
+from mqtest.tables import Bools, Ints, groups
 
 
 def divergence(history: History) -> Finding:

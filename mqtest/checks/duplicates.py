@@ -6,8 +6,9 @@ import numpy as np
 
 from mqtest.causes import second_copies
 from mqtest.checks.sightings import examples, joined, position, positions, run_starts, seen
-from mqtest.history import Bools, History, Ints, groups
+from mqtest.history import History
 from mqtest.model import Finding, Flag, Kind, Outcome
+from mqtest.tables import Bools, Ints, groups
 
 
 def stored_twice(history: History) -> Finding:

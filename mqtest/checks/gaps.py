@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from mqtest.clock import NS_PER_S
-from mqtest.history import History, Ints
-from mqtest.model import Outcome
+from mqtest.history import History
+from mqtest.tables import Ints
 
 OUTAGE_S = 1.0
 """a gap of at least this length is an outage"""
@@ -25,17 +25,12 @@ def load(history: History) -> Span | None:
 
 def acks_by_place(history: History) -> Iterator[Ints]:
     """The times of the acks of each place that was sent to, in order."""
-    sends = history.sends
-    acked = sends.outcome == Outcome.ACKED
-    for place in np.unique(sends.place[sends.attempted]):
-        yield np.sort(sends.settled_ns[acked & (sends.place == place)])
+    yield from (acks.times for acks in history.ack_times.values())
 
 
 def deliveries_by_place(history: History) -> Iterator[Ints]:
     """The times of the receipts of each place that was read from, in order."""
-    read = history.receipts
-    for place in np.unique(read.place):
-        yield np.sort(read.received_ns[read.place == place])
+    yield from (deliveries.times for deliveries in history.delivery_times.values())
 
 
 def points(times: Ints, span: Span) -> Ints:

@@ -9,9 +9,11 @@ import numpy as np
 from mqtest.checks.gaps import Span, acks_by_place, load, points
 from mqtest.checks.sightings import MOST_EXAMPLES
 from mqtest.clock import NS_PER_S
+from mqtest.fates import Fate
 from mqtest.fault_log import parts
-from mqtest.history import Fate, History, Ints
+from mqtest.history import History
 from mqtest.model import Finding
+from mqtest.tables import Ints
 
 
 def incidents(history: History) -> Finding:

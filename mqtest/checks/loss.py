@@ -9,8 +9,10 @@ import numpy as np
 from mqtest.causes import flush_interval
 from mqtest.checks.sightings import examples, position, run_starts
 from mqtest.clock import NS_PER_S
-from mqtest.history import Bools, Fate, History, Ints, groups
+from mqtest.fates import Fate, outcomes
+from mqtest.history import History
 from mqtest.model import Finding, Kind, Outcome
+from mqtest.tables import Bools, Ints, groups
 
 
 def loss(history: History) -> Finding:
@@ -28,7 +30,7 @@ def loss(history: History) -> Finding:
     sends = history.sends
     lost = history.fate == Fate.LOST
     count = history.count(Fate.LOST) if history.acknowledged else None
-    acked = int(np.count_nonzero(sends.outcome == Outcome.ACKED))
+    acked = history.total(outcomes() == Outcome.ACKED)
     if count is None:
         names = ("delivered", "lost", "lost_ppm", "lost_degraded", "read_then_lost", "offsets_reused", "lost_on_disk")
         return Finding(check="loss", count=None, numbers=dict.fromkeys(names))

@@ -6,8 +6,9 @@ import numpy as np
 
 from mqtest.causes import disorder
 from mqtest.checks.sightings import examples, joined, run_starts, seen
-from mqtest.history import History, Ints, groups
+from mqtest.history import History
 from mqtest.model import Finding, Flag, Kind
+from mqtest.tables import Ints, groups
 
 
 def reordered(history: History) -> Finding:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from mqtest.checks.sightings import examples, run_starts
-from mqtest.history import Fate, History
+from mqtest.fates import Fate
+from mqtest.fates import outcomes as outcome_of_states
+from mqtest.history import History
 from mqtest.model import Finding, Outcome
 
 
 def outcomes(history: History) -> Finding:
     """What the client said of each attempted message; skipped ones were never sent."""
-    sends = history.sends
-    said = {o: int(np.count_nonzero(sends.outcome == o)) for o in Outcome if o is not Outcome.NONE}
+    said = {o: history.total(outcome_of_states() == o) for o in Outcome if o is not Outcome.NONE}
     sent = sum(said.values())
     promised = history.acknowledged
     return Finding(
@@ -20,7 +21,7 @@ def outcomes(history: History) -> Finding:
         count=sent,
         numbers={
             "sent": sent,
-            "skipped": int(np.count_nonzero((sends.sent_ns == 0) & (sends.due_ns != 0))),
+            "skipped": history.messages.skipped,
             "acked": said[Outcome.ACKED] if promised else None,
             "degraded": said[Outcome.DEGRADED] if promised else None,
             "refused": said[Outcome.REFUSED],

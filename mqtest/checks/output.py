@@ -7,8 +7,9 @@ from itertools import chain, islice
 import numpy as np
 
 from mqtest.checks.sightings import examples
-from mqtest.history import History, Ints, Receipts, groups
+from mqtest.history import History
 from mqtest.model import Finding, Outcome
+from mqtest.tables import Ints, Receipts, groups
 
 _EACH = 10
 _COLUMNS = ("output_lost", "output_doubled", "output_phantom")

@@ -15,10 +15,13 @@ from mqtest.checks.gaps import OUTAGE_S, Span, acks_by_place, deliveries_by_plac
 from mqtest.checks.sightings import examples
 from mqtest.checks.speed import NS_PER_MS, Numbers, live, rounded
 from mqtest.clock import NS_PER_S
-from mqtest.history import History, Ints, groups
+from mqtest.history import Delivered, History
 from mqtest.model import Finding, Outcome
+from mqtest.series import EXACT, Series, joined, series
+from mqtest.tables import Ints, Sends, distinct
 
 _STEADY_SHARE = 0.9
+_NEVER = 2**63 - 1
 
 
 def unavailability(history: History) -> Finding:
@@ -87,19 +90,26 @@ def _first_acks(history: History) -> Numbers:
     injected = history.first_injected
     if injected is None or not history.acknowledged:
         return numbers
-    sends = history.sends
-    later = (sends.outcome == Outcome.ACKED) & (sends.sent_ns > injected)
-    firsts = _first_by_place(history, sends.place[later], sends.settled_ns[later])
+
+    def first(sends: Sends) -> dict[int, int]:
+        later = (sends.outcome == Outcome.ACKED) & (sends.sent_ns > injected)
+        return _first_by_place(sends.place[later], sends.settled_ns[later])
+
+    firsts = _first_of_all(history, history.over_sends(first))
     numbers["places_without_ack"] = sum(first is None for first in firsts)
     numbers["first_ack_after_fault_s"] = _since(injected, _last(firsts))
     return numbers
 
 
-def _first_by_place(history: History, place: Ints, times: Ints) -> list[int | None]:
-    """For each place that was sent to, the first of these times in it."""
-    sends = history.sends
-    mine = [times[place == p] for p in np.unique(sends.place[sends.attempted])]
-    return [int(t.min()) if len(t) else None for t in mine]
+def _first_by_place(place: Ints, times: Ints) -> dict[int, int]:
+    """Place -> the first of these times in it."""
+    return {p: int(times[place == p].min()) for p in distinct(place)}
+
+
+def _first_of_all(history: History, found: Iterator[dict[int, int]]) -> list[int | None]:
+    """For each place that was sent to, the first time that some part has of it."""
+    parts = list(found)
+    return [min((part[p] for part in parts if p in part), default=None) for p in history.messages.places.tolist()]
 
 
 def _last(times: list[int | None]) -> int | None:
@@ -133,15 +143,18 @@ def _recovered(history: History) -> list[Mapping[str, Any]]:
 
 
 def _detected(history: History, injected: int) -> int | None:
-    sends, span = history.sends, load(history)
-    if span is None:
+    span = load(history)
+    if span is None or not history.acknowledged:
         return None
-    failed = np.isin(sends.outcome, (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.DEGRADED))
-    failed &= (sends.settled_ns >= injected) & (sends.settled_ns < span[1])
-    signs = [int(sends.settled_ns[failed].min())] if failed.any() and history.acknowledged else []
-    if history.acknowledged:
-        for times in acks_by_place(history):
-            signs += [begin for begin, _ in outages(times, span, after=injected)[:1]]
+
+    def failed(sends: Sends) -> int:
+        bad = np.isin(sends.outcome, (Outcome.UNKNOWN, Outcome.REFUSED, Outcome.DEGRADED))
+        bad &= (sends.settled_ns >= injected) & (sends.settled_ns < span[1])
+        return int(sends.settled_ns[bad].min(initial=_NEVER))
+
+    signs = [t for t in history.over_sends(failed) if t != _NEVER]
+    for times in acks_by_place(history):
+        signs += [begin for begin, _ in outages(times, span, after=injected)[:1]]
     return min(signs, default=None)
 
 
@@ -153,9 +166,12 @@ def _new_leader(history: History, injected: int) -> int | None:
 def _first_delivery(history: History, injected: int) -> int | None:
     if not live(history):
         return None
-    read = history.receipts
-    later = history.sends.sent_ns[read.message] > injected
-    return _last(_first_by_place(history, read.place[later], read.received_ns[later]))
+
+    def first(read: Delivered) -> dict[int, int]:
+        later = read.sent("sent_ns") > injected
+        return _first_by_place(read.place[later], read.received_ns[later])
+
+    return _last(_first_of_all(history, history.over_receipts(first)))
 
 
 def _back(history: History, times: Ints, span: Span, injected: int) -> int:
@@ -169,15 +185,15 @@ def _rate_again(history: History, injected: int) -> int | None:
     span, steady = load(history), history.window("steady")
     if span is None or steady is None:
         return None
-    acks = np.sort(history.sends.settled_ns[history.sends.outcome == Outcome.ACKED])
-    acks = acks[acks < span[1]]
-    per_s = np.count_nonzero((acks >= steady[0]) & (acks < steady[1])) * NS_PER_S / max(1, steady[1] - steady[0])
-    needed = int(np.ceil(_STEADY_SHARE * per_s))
-    later = acks[acks >= _back(history, acks, span, injected)]
-    if needed < 1 or len(later) < needed:
+    acks = joined([*history.ack_times.values()], exact=True)
+    needed = int(np.ceil(_STEADY_SHARE * acks.between(*steady) * NS_PER_S / max(1, steady[1] - steady[0])))
+    later = (acks.times >= _back(history, acks.times, span, injected)) & (acks.times < span[1])
+    times, so_far = acks.times[later], np.cumsum(acks.counts[later])
+    if needed < 1 or not len(times):
         return None
-    enough = np.flatnonzero(later[needed - 1 :] - later[: len(later) - needed + 1] < NS_PER_S)
-    return int(later[enough[0]]) if len(enough) else None
+    within_a_second = so_far[np.searchsorted(times, times + NS_PER_S) - 1] - so_far + acks.counts[later]
+    enough = np.flatnonzero(within_a_second >= needed)
+    return int(times[enough[0]]) if len(enough) else None
 
 
 def _drained(history: History, injected: int) -> int | None:
@@ -186,7 +202,8 @@ def _drained(history: History, injected: int) -> int | None:
         return None
     times, backlog = _backlog(history)
     usual = int(backlog[(times >= steady[0]) & (times < steady[1])].max(initial=0))
-    begin = _back(history, np.sort(history.receipts.received_ns), span, injected)
+    deliveries = joined([*history.delivery_times.values()], exact=True)
+    begin = _back(history, deliveries.times, span, injected)
     caught_up = times[(times >= begin) & (backlog <= usual)]
     return int(caught_up[0]) if len(caught_up) else None
 
@@ -194,15 +211,18 @@ def _drained(history: History, injected: int) -> int | None:
 def _backlog(history: History) -> tuple[Ints, Ints]:
     """Times at which a message was acked or first delivered, and how many were acked and not delivered from then on;
     of the messages that were both in the end."""
-    sends, read = history.sends, history.receipts
-    order, new = groups(read.message, read.received_ns, by=1)
-    first = order[new]
-    first = first[sends.outcome[read.message[first]] == Outcome.ACKED]
-    delivered, acked = read.received_ns[first], sends.settled_ns[read.message[first]]
-    times = np.concatenate([np.minimum(acked, delivered), delivered])
-    steps = np.concatenate([np.ones(len(acked), dtype=np.int64), np.full(len(acked), -1, dtype=np.int64)])
+    exact = len(history.messages) <= EXACT
+
+    def both(read: Delivered) -> tuple[Series, Series]:
+        mine = read.sent("outcome") == Outcome.ACKED
+        delivered, acked = read.received_ns[mine], read.sent("settled_ns")[mine]
+        return series(np.minimum(acked, delivered), exact=exact), series(delivered, exact=exact)
+
+    came, went = zip(*history.over_first_receipts(both), strict=True)
+    more, fewer = joined(came, exact=exact), joined(went, exact=exact)
+    times = np.concatenate([more.times, fewer.times])
     order = np.argsort(times, kind="stable")
-    return times[order], np.cumsum(steps[order])
+    return times[order], np.cumsum(np.concatenate([more.counts, -fewer.counts])[order])
 
 
 def _in_sync(history: History, injected: int) -> int | None:
@@ -231,10 +251,9 @@ def _after_silence(history: History) -> float | None:
     if silence is None:
         return None
     heal = next((e["t_ns"] for e in faults if e.get("step") == "heal"), None)
-    acks = history.sends.settled_ns[history.sends.outcome == Outcome.ACKED]
-    late = acks[acks >= silence]
-    late = late if heal is None else late[late < heal]
-    return rounded((int(late.max()) - silence) / NS_PER_MS) if len(late) else 0.0
+    acks = joined([*history.ack_times.values()], exact=True).times
+    late = acks[(acks >= silence) & (acks < (_NEVER if heal is None else heal))]
+    return rounded((int(late[-1]) - silence) / NS_PER_MS) if len(late) else 0.0
 
 
 def _silences(value: Any) -> Iterator[int]:

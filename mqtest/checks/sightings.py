@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mqtest.history import History, Ints, groups
+from mqtest.history import History
+from mqtest.tables import Ints, groups
 
 MOST_EXAMPLES = 20
 MOST_MESSAGES = 5

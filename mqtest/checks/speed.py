@@ -1,7 +1,7 @@
 """Checks of speed: how much got through, and how long an answer took. Rules: __init__.py.
 
 Phases come from the events: `steady` lasts until the next phase. A phase that did not happen measures nothing (None).
-Percentiles are nearest-rank: always a value that occurred.
+Percentiles are nearest-rank: always a value that occurred, to the microsecond.
 """
 
 from __future__ import annotations
@@ -11,30 +11,39 @@ from typing import Any
 import numpy as np
 
 from mqtest.clock import NS_PER_S
+from mqtest.durations import Durations, Spread, spread
 from mqtest.fault_log import NO_FAULT
-from mqtest.history import Bools, History, Ints, groups
+from mqtest.history import Delivered, History
 from mqtest.model import Consume, Finding, Outcome
+from mqtest.series import joined
+from mqtest.tables import Bools, Ints, Sends
 
 NS_PER_MS = 1_000_000
+_US_PER_MS = 1000
 _QUANTILES = {"p50": 500, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 """in thousandths: whole numbers, so that no rank is off by a rounding"""
 
 Numbers = dict[str, float | int | None]
+Window = tuple[int, int]
+"""begin and end in ns, the end not included"""
 
 
 def throughput(history: History) -> Finding:
     """Acks, and in live cells deliveries, per second of the steady phase; `drain_per_s` of a drain after the heal."""
-    sends, received = history.sends, history.receipts.received_ns
     numbers: Numbers = dict.fromkeys(("sent_per_s", "ack_rate_per_s", "delivered_per_s", "drain_per_s"))
     window = history.window("steady")
     if window is not None:
-        numbers["sent_per_s"] = _rate(sends.sent_ns, window)
+        numbers["sent_per_s"] = _per_s(sum(history.over_sends(lambda s: _inside(s.sent_ns, window))), window)
         if history.acknowledged:
-            numbers["ack_rate_per_s"] = _rate(sends.settled_ns[sends.outcome == Outcome.ACKED], window)
+            acked = history.over_sends(lambda s: _inside(s.settled_ns[s.outcome == Outcome.ACKED], window))
+            numbers["ack_rate_per_s"] = _per_s(sum(acked), window)
         if live(history):
-            numbers["delivered_per_s"] = _rate(received, window)
-    if not live(history) and len(received) > 1 and received.max() > received.min():
-        numbers["drain_per_s"] = round(len(received) * NS_PER_S / int(received.max() - received.min()), 1)
+            received = history.over_receipts(lambda r: _inside(r.received_ns, window))
+            numbers["delivered_per_s"] = _per_s(sum(received), window)
+    deliveries = joined([*history.delivery_times.values()], exact=True)
+    if not live(history) and len(deliveries.times) > 1 and deliveries.times[-1] > deliveries.times[0]:
+        lasted_ns = int(deliveries.times[-1] - deliveries.times[0])
+        numbers["drain_per_s"] = round(int(deliveries.counts.sum()) * NS_PER_S / lasted_ns, 1)
     return Finding(check="throughput", count=None, numbers=numbers)
 
 
@@ -62,55 +71,72 @@ def live(history: History) -> bool:
     return bool((history.cell.get("workload") or {}).get("consume") == Consume.LIVE)
 
 
-def _rate(times: Ints, window: tuple[int, int]) -> float:
-    inside = int(np.count_nonzero((times >= window[0]) & (times < window[1])))
-    return round(inside * NS_PER_S / max(1, window[1] - window[0]), 1)
+def _inside(times: Ints, window: Window) -> int:
+    return int(np.count_nonzero((times >= window[0]) & (times < window[1])))
 
 
-def _due_in(history: History, window: tuple[int, int]) -> Bools:
+def _per_s(number: int, window: Window) -> float:
+    return round(number * NS_PER_S / max(1, window[1] - window[0]), 1)
+
+
+def _due_in(sends: Sends, window: Window) -> Bools:
     """Messages that fell due (closed loop: were sent) in the window, skipped ones too."""
-    start = history.sends.start_ns
+    start = sends.start_ns
     inside: Bools = (start >= window[0]) & (start < window[1])
     return inside
 
 
-def _response(history: History, window: tuple[int, int] | None, name: str, wanted: Any) -> Numbers:
+def _response(history: History, window: Window | None, name: str, wanted: Any) -> Numbers:
     if window is None or not history.acknowledged:
         return _quantiles(None, name, wanted) | {f"{name}_unacked": None, f"{name}_skipped": None}
-    sends, due = history.sends, _due_in(history, window)
-    acked = due & (sends.outcome == Outcome.ACKED)
-    return _quantiles((sends.settled_ns - sends.start_ns)[acked], name, wanted) | {
-        f"{name}_unacked": int(np.count_nonzero(due & sends.attempted & ~acked)),
-        f"{name}_skipped": int(np.count_nonzero(due & ~sends.attempted)),
-    }
+
+    def measure(sends: Sends) -> tuple[Spread, int, int]:
+        due = _due_in(sends, window)
+        acked = due & (sends.outcome == Outcome.ACKED)
+        return (
+            spread((sends.settled_ns - sends.start_ns)[acked]),
+            int(np.count_nonzero(due & sends.attempted & ~acked)),
+            int(np.count_nonzero(due & ~sends.attempted)),
+        )
+
+    durations, unacked, skipped = Durations(), 0, 0
+    for part in history.over_sends(measure):
+        durations.add(part[0])
+        unacked += part[1]
+        skipped += part[2]
+    return _quantiles(durations, name, wanted) | {f"{name}_unacked": unacked, f"{name}_skipped": skipped}
 
 
-def _service(history: History, window: tuple[int, int] | None) -> Ints | None:
+def _service(history: History, window: Window | None) -> Durations | None:
     if window is None or not history.acknowledged:
         return None
-    sends = history.sends
-    durations: Ints = (sends.settled_ns - sends.sent_ns)[_due_in(history, window) & (sends.outcome == Outcome.ACKED)]
-    return durations
+
+    def measure(sends: Sends) -> Spread:
+        mine = _due_in(sends, window) & (sends.outcome == Outcome.ACKED)
+        return spread((sends.settled_ns - sends.sent_ns)[mine])
+
+    return Durations(history.over_sends(measure))
 
 
-def _delivery(history: History, window: tuple[int, int] | None) -> Ints | None:
+def _delivery(history: History, window: Window | None) -> Durations | None:
     if window is None or not live(history):
         return None
-    read = history.receipts
-    order, new = groups(read.message, read.received_ns, by=1)
-    first = order[new]
-    first = first[_due_in(history, window)[read.message[first]]]
-    durations: Ints = read.received_ns[first] - history.sends.start_ns[read.message[first]]
-    return durations
+
+    def measure(read: Delivered) -> Spread:
+        due_ns, sent_ns = read.sent("due_ns"), read.sent("sent_ns")
+        start = np.where(due_ns != 0, due_ns, sent_ns)
+        mine = (start >= window[0]) & (start < window[1])
+        return spread((read.received_ns - start)[mine])
+
+    return Durations(history.over_first_receipts(measure))
 
 
-def _quantiles(durations_ns: Ints | None, name: str, wanted: Any) -> Numbers:
+def _quantiles(durations: Durations | None, name: str, wanted: Any) -> Numbers:
     """`<name>_ms_<quantile>` for each wanted one; None without durations."""
-    if durations_ns is None or not len(durations_ns):
+    if durations is None or not durations.number:
         return {f"{name}_ms_{q}": None for q in wanted}
-    ordered = np.sort(durations_ns)
-    ranks = {q: -(-len(ordered) * _QUANTILES[q] // 1000) for q in wanted}
-    return {f"{name}_ms_{q}": rounded(int(ordered[rank - 1]) / NS_PER_MS) for q, rank in ranks.items()}
+    ranks = durations.ranks([_QUANTILES[q] for q in wanted])
+    return {f"{name}_ms_{q}": us / _US_PER_MS for q, us in zip(wanted, ranks, strict=True)}
 
 
 def rounded(value: float | None) -> float | None:
