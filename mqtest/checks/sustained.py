@@ -22,6 +22,8 @@ from mqtest.columns import Columns
 from mqtest.history import History
 from mqtest.model import Finding, Outcome
 
+NEEDED = ("due_ns", "sent_ns", "settled_ns", "outcome")
+"""columns of sends"""
 _JUDGED = 2 / 3
 """of a trial, its end"""
 _TOLERATED = 0.01
@@ -64,7 +66,7 @@ def why_not(part: Part) -> str | None:
 
 
 def part(sends: Columns, rate_per_s: float, began_ns: int, ended_ns: int) -> Part:
-    """The end of a trial, from columns of sends (`due_ns`, `sent_ns`, `settled_ns`, `outcome`, of all producers)."""
+    """The end of a trial, from the columns NEEDED of the sends of all producers."""
     begin = ended_ns - int((ended_ns - began_ns) * _JUDGED)
     due, settled = sends["due_ns"], sends["settled_ns"]
     near = np.flatnonzero((due > 0) & (due < ended_ns) & ((settled == 0) | (settled > begin)))
@@ -89,8 +91,7 @@ def sustained(history: History) -> Finding:
 
     The examples say of every trial, in their order, what came of it. None: nothing was tried, or nothing sustained.
     """
-    sends = history.sends
-    columns = {name: getattr(sends, name) for name in ("due_ns", "sent_ns", "settled_ns", "outcome")}
+    columns = {name: getattr(history.sends, name) for name in NEEDED}
     held, lines = [], []
     trials = [event for event in history.events if event["event"] == "trial"]
     for trial in trials:
