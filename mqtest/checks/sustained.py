@@ -12,7 +12,6 @@ Both halves of mqtest go by this: the search to choose its next rate, the check 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -89,19 +88,22 @@ def part(sends: Columns, rate_per_s: float, began_ns: int, ended_ns: int) -> Par
 def sustained(history: History) -> Finding:
     """Messages a second: the highest rate that the cell's search tried and that its ledger shows to be sustained.
 
-    The examples say of every trial, in their order, what came of it. None: nothing was tried, or nothing sustained.
+    `not_sustained_per_s` is the lowest one above that. The examples say of every trial, in their order, what came of
+    it. None: nothing was tried, or nothing sustained.
     """
     columns = {name: getattr(history.sends, name) for name in NEEDED}
-    held, lines = [], []
-    trials = [event for event in history.events if event["event"] == "trial"]
-    for trial in trials:
+    held: list[float] = []
+    failed: list[float] = []
+    lines: list[str] = []
+    for trial in (event for event in history.events if event["event"] == "trial"):
         rate_per_s = float(trial["rate_per_s"])
         why = why_not(part(columns, rate_per_s, trial["began_ns"], trial["ended_ns"]))
-        if why is None:
-            held.append(rate_per_s)
-        lines.append(f"{rate_per_s:,.0f} a second: {'sustained' if why is None else why}")
-    numbers: dict[str, Any] = {
+        (held if why is None else failed).append(rate_per_s)
+        lines.append(f"{rate_per_s:,.0f} a second: {why or 'sustained'}")
+    above = [rate for rate in failed if rate > max(held, default=0.0)]
+    numbers = {
         "sustained_per_s": round(max(held), 1) if held else None,
-        "trials": len(trials) if trials else None,
+        "not_sustained_per_s": round(min(above), 1) if above else None,
+        "trials": len(lines) or None,
     }
     return Finding(check="sustained", count=None, numbers=numbers, examples=tuple(lines[-MOST_EXAMPLES:]))
