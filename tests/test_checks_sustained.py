@@ -156,6 +156,23 @@ class TestTheCheck:
         assert finding.numbers["load_90_latency_ms_p50"] == 600.0, "no column, but measured"
 
 
+@pytest.mark.parametrize(
+    ("phases", "gap_s"),
+    [
+        ((), 7.0),
+        ((("search", 3),), None),
+        ((("search", 3), ("load-25", 15), ("load-50", 18)), 4.0),
+    ],
+)
+def test_the_pauses_of_a_search_are_no_outage(
+    tmp_path: Path, phases: Sequence[tuple[str, float]], gap_s: float | None
+) -> None:
+    acked_s = [*range(3, 9), *range(15, 18), 19, 20, 24, 25, 26]
+    sends = [Sent(i, sent_s=s - 0.01, settled_s=float(s)) for i, s in enumerate(acked_s)]
+    folder = write_cell_folder(tmp_path, sends=sends, events=[phase(*p) for p in phases])
+    assert judge(in_order(folder)).row["ack_gap_s_max"] == gap_s
+
+
 def in_order(folder: Path) -> Path:
     """The events of a literal cell, by their time."""
     path = folder / "ledger" / "events.jsonl"

@@ -84,7 +84,7 @@ class TestCostOfSafety:
         assert rows_of(safety_text(cells)) == [
             ["profile", "strongest survived", "lost under", "sustained per s", "of the fastest", "p99 at half, ms"],
             ["kafka/acks-1", "`kill:leader` (1 of 1)", "`power-cut:all` (0 of 1)", "50,000", "the fastest", "4.0"],
-            ["kafka/acks-all", "`power-cut:all` (1 of 1)", "none", "25,000", "50% of acks-1", "8.0"],
+            ["kafka/acks-all", "`power-cut:all` (1 of 1)", "none", "25,000", "50 % of acks-1", "8.0"],
             ["rabbitmq/quorum", "–", "–", "5,000", "the fastest", "200"],
         ]
 

@@ -13,12 +13,13 @@ import numpy as np
 from mqtest.clock import NS_PER_S
 from mqtest.fault_log import NO_FAULT
 from mqtest.history import Bools, History, Ints, groups
-from mqtest.model import LOAD_PHASE, Consume, Finding, Outcome, Search
+from mqtest.model import Consume, Finding, Outcome, Search
 
 NS_PER_MS = 1_000_000
 _QUANTILES = {"p50": 500, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 """in thousandths: whole numbers, so that no rank is off by a rounding"""
 _USUAL_LOADS = tuple(name for name, _share in Search().loads)
+"""measured or not, for they are columns"""
 
 Numbers = dict[str, float | int | None]
 
@@ -55,19 +56,13 @@ def latency(history: History) -> Finding:
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None
     numbers |= _response(history, after, "recovery_latency", ("p99", "max"))
-    for name in _loads(history):
+    for name in dict.fromkeys([*_USUAL_LOADS, *history.loads]):
         numbers |= _response(
             history, history.window(name), f"{name.replace('-', '_')}_latency", ("p50", "p99", "p999", "max")
         )
     numbers |= _quantiles(_service(history, steady), "service", ("p50", "p99"))
     numbers |= _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))
     return Finding(check="latency", count=None, numbers=numbers)
-
-
-def _loads(history: History) -> list[str]:
-    """The phases at a share of the sustained rate: those that are columns, and those that there were."""
-    phases = [str(e.get("name")) for e in history.events if e["event"] == "phase"]
-    return list(dict.fromkeys([*_USUAL_LOADS, *(name for name in phases if name.startswith(LOAD_PHASE))]))
 
 
 def live(history: History) -> bool:

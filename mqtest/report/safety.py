@@ -70,7 +70,9 @@ def _speed(profile: str, rates: Mapping[str, float]) -> tuple[str, str]:
     same = {p: rate for p, rate in rates.items() if p.partition("/")[0] == profile.partition("/")[0]}
     fastest = max(same, key=lambda p: same[p])
     share = (
-        "the fastest" if profile == fastest else f"{rates[profile] / same[fastest]:.0%} of {fastest.partition('/')[2]}"
+        "the fastest"
+        if profile == fastest
+        else f"{100 * rates[profile] / same[fastest]:.0f} % of {fastest.partition('/')[2]}"
     )
     return f"{rates[profile]:,.0f}", share
 
