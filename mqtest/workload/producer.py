@@ -58,7 +58,8 @@ class ProducerLoop:
         self._in_flight = 0
         self._seq = self._ledger.next_seq
         self._waiting: deque[tuple[int, int]] = deque()
-        self._paused = False
+        self._interval_ns = 0.0
+        """between two due times; 0: nothing falls due"""
 
     def run(self) -> None:
         """From `ready` to `done`; LedgerError ends it."""
@@ -80,33 +81,34 @@ class ProducerLoop:
 
     def _open_loop(self, rate_per_s: float) -> None:
         first, last_due = self._seq, 0
-        t0, interval_ns = self._retimed(rate_per_s, last_due, now_ns())
+        t0 = self._retimed(rate_per_s, last_due, now_ns())
         window = self._plan.workload.window
         while not self._control.stopping:
             now = now_ns()
-            due = t0 + int((self._seq - first) * interval_ns)
+            due = t0 + int((self._seq - first) * self._interval_ns)
             while due <= now:
                 if len(self._waiting) < window:
                     self._waiting.append((self._seq, due))
                 else:
                     self._ledger.skip(self._seq, due)
                 self._seq += 1
-                due = t0 + int((self._seq - first) * interval_ns)
+                due = t0 + int((self._seq - first) * self._interval_ns)
             if (new_per_s := self._control.new_rate()) is not None:
                 if self._seq > first:
-                    last_due = t0 + int((self._seq - 1 - first) * interval_ns)
-                t0, interval_ns = self._retimed(new_per_s, last_due, now)
-                first, due = self._seq, t0
+                    last_due = t0 + int((self._seq - 1 - first) * self._interval_ns)
+                first, t0 = self._seq, self._retimed(new_per_s, last_due, now)
+                due = t0
                 self._tell_rate(new_per_s, t0)
             self._hand_over()
             self._round(max(TICK_S, min(_IDLE_S, (due - now_ns()) / NS_PER_S)))
         for seq, due in self._waiting:
             self._ledger.skip(seq, due)
 
-    def _retimed(self, rate_per_s: float, last_due_ns: int, from_ns: int) -> tuple[int, float]:
-        self._paused = rate_per_s <= 0
+    def _retimed(self, rate_per_s: float, last_due_ns: int, from_ns: int) -> int:
         producers = self._plan.workload.producers
-        return retimed(rate_per_s, self._plan.number / producers, producers, last_due_ns, from_ns)
+        share = self._plan.number / producers
+        next_due_ns, self._interval_ns = retimed(rate_per_s, share, producers, last_due_ns, from_ns)
+        return next_due_ns
 
     def _tell_rate(self, rate_per_s: float, next_due_ns: int) -> None:
         self._control.event(
@@ -221,6 +223,6 @@ class ProducerLoop:
             "unknown": counts.unknown,
             "in_flight": self._in_flight,
             "waiting": len(self._waiting),
-            "paused": int(self._paused),
+            "paused": int(not self._interval_ns),
             "last_ack_ns": self._ledger.last_ack_ns,
         }
