@@ -2,6 +2,8 @@
 
     up → prepare → warm-up → steady → fault → heal → recover → after → drain → audit → down
 
+A cell with a search has no fault, and the phases of search_run.py in place of `steady`.
+
 Rules:
 - The ledger is all that the cell leaves; a failure of ours is an event (`failed`) in it: the cell is then `unknown`.
 - Undo belongs to do: everything that is brought up registers its removal first, and every way out runs it.
@@ -18,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mqtest import host
+from mqtest import host, search_run
 from mqtest.brokers import Broker, broker_module
 from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
@@ -152,6 +154,9 @@ class CellRun:
         phases = self._cell.phases
         self._load.go()
         self.last(phases.warm_up_s)
+        if self._cell.search is not None:
+            search_run.run(self._cell.search, self._load, self._journal)
+            return
         self.phase("steady")
         if phases.sync_before_fault_s is None:
             self.last(phases.steady_s)
@@ -300,6 +305,7 @@ def record(run_id: str, cell: Cell) -> dict[str, Any]:
         "disk_mb": cell.disk_mb,
         "workload": asdict(cell.workload),
         "phases": asdict(cell.phases),
+        "search": None if cell.search is None else asdict(cell.search),
         "hasty": cell.hasty,
         "varied": dict(cell.varied),
         "fault_settings": {action: dict(numbers) for action, numbers in cell.settings.items()},

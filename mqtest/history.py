@@ -31,7 +31,7 @@ from mqtest.columns import Columns
 from mqtest.errors import LedgerError
 from mqtest.fates import AUDITED, ODD, RECEIVED, WRITTEN, Fate, fates, there
 from mqtest.fault_log import NO_FAULT
-from mqtest.model import RUNNER, Flag, Kind, Outcome
+from mqtest.model import LOAD_PHASE, RUNNER, Flag, Kind, Outcome
 from mqtest.pieces import find, take_apart
 from mqtest.series import EXACT, Series, joined, series
 from mqtest.sift import Rows, Sift, Tables
@@ -126,6 +126,12 @@ class History:
             if phase.get("name") == name:
                 return phase["t_ns"], following["t_ns"]
         return None
+
+    @property
+    def loads(self) -> list[str]:
+        """The phases at a share of what a search found, in order."""
+        names = [str(e.get("name")) for e in self.events if e["event"] == "phase"]
+        return [name for name in names if name.startswith(LOAD_PHASE)]
 
     def fault_times(self, step: str) -> list[int]:
         """Times of the fault events of that step, in order."""

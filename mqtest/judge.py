@@ -38,6 +38,10 @@ COLUMNS: tuple[str, ...] = (
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p50", "fault_latency_ms_p99", "fault_latency_ms_max",
     "delivery_latency_ms_p50", "delivery_latency_ms_p99",
+    "sustained_per_s",
+    "load_25_latency_ms_p50", "load_25_latency_ms_p99", "load_25_latency_ms_p999", "load_25_latency_ms_max",
+    "load_50_latency_ms_p50", "load_50_latency_ms_p99", "load_50_latency_ms_p999", "load_50_latency_ms_max",
+    "load_75_latency_ms_p50", "load_75_latency_ms_p99", "load_75_latency_ms_p999", "load_75_latency_ms_max",
     "audit_complete", "fault_bit", "verdict", "reason",
 )  # fmt: skip
 """columns of results.csv, in order; settings and host facts follow them (report/csv_table.py)"""
@@ -115,7 +119,7 @@ def _identity(cell: Mapping[str, Any], cell_dir: Path) -> dict[str, Any]:
         "cell": cell.get("id") or cell_dir.name,
         "broker_version": _table(cell, "versions").get("broker"),
         "varied": ", ".join(f"{key}={value}" for key, value in _table(cell, "varied").items()) or None,
-        "rate_asked_per_s": load.get("rate_per_s"),
+        "rate_asked_per_s": None if cell.get("search") else load.get("rate_per_s"),
         "size_bytes": load.get("size_bytes"),
     }
 

@@ -9,16 +9,20 @@ Transformers, where there are any, run from the start until they have taken ever
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from mqtest.audit import RunnerProducer, read_all
 from mqtest.brokers import Reachable
 from mqtest.clients import Client
 from mqtest.clock import NS_PER_S, now_ns, wait_until
+from mqtest.columns import Columns
 from mqtest.errors import ClusterError, WaitTimeout
 from mqtest.journal import Journal
+from mqtest.ledger import load_sends
 from mqtest.model import RUNNER, Consume, Phases, Wiring, Workload
 from mqtest.watch import Progress, Watch
 from mqtest.workload import Role, WorkerPlan
@@ -54,6 +58,7 @@ class Load:
         self._phases = phases
         self._journal = journal
         self._watch = watch
+        self._rate_per_s = workload.rate_per_s
         self.workers = Workers(run, journal.heard)
         self._runner = RunnerProducer(library, self._ledger / f"sends.{RUNNER}", run_number, workload.size_bytes)
 
@@ -96,9 +101,26 @@ class Load:
             skipped=workers.total("skipped"),
             delivered=workers.total("delivered"),
             last_ack_age_s=(now_ns() - acked_ns) / NS_PER_S if acked_ns else None,
-            rate_asked=self._workload.rate_per_s,
+            rate_asked=self._rate_per_s,
         )
         self._watch.progress(progress)
+
+    def pace(self, rate_per_s: float) -> None:
+        """In an open loop: from now on so many messages fall due a second; 0: none, until the next rate."""
+        self._rate_per_s = rate_per_s
+        self.workers.pace(rate_per_s)
+
+    def settled(self) -> bool:
+        """Whether nothing falls due any more (rate 0) and nothing is open, as the producers last said."""
+        workers = self.workers
+        idle = workers.total("paused") == self._workload.producers
+        return idle and workers.total("waiting") + workers.total("in_flight") == 0
+
+    def sends(self, names: Sequence[str]) -> Columns:
+        """These columns of the ledgers of all producers, as they stand."""
+        folders = [self._ledger / f"sends.{number}" for number in range(self._workload.producers)]
+        loaded = [load_sends(folder) for folder in folders]
+        return {name: np.concatenate([columns[name] for columns in loaded]) for name in names}
 
     def drain(self, cluster: Reachable) -> None:
         """Send no more, settle what is open, and let the consumers take everything, for a bounded time."""

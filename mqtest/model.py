@@ -225,6 +225,34 @@ class Phases:
     """flush the nodes' disks so long before the fault: a power cut then leaves part of the load on disk"""
 
 
+LOAD_PHASE = "load-"
+"""how the phases of a search cell begin that load it at a share of what it sustains; the share in per cent follows"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """How a cell without a fault looks for the highest rate that it sustains, and measures latency at shares of it."""
+
+    start_per_s: float = 4000.0
+    """the first rate, of the warm-up too"""
+    most_per_s: float = 200_000.0
+    step_s: float = 3.0
+    """how long a rate is tried; one that is clearly too much, shorter"""
+    trials: int = 14
+    """at most"""
+    settle_s: float = 10.0
+    """at most, after each trial, for what is open to settle"""
+    at: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """shares of the highest sustained rate"""
+    at_s: float = 6.0
+    """how long each of them lasts"""
+
+    @property
+    def loads(self) -> tuple[tuple[str, float], ...]:
+        """The name of the phase at each share, and the share."""
+        return tuple((f"{LOAD_PHASE}{round(share * 100)}", share) for share in self.at)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One profile x one fault x one repeat: brought up fresh, run, judged, taken down."""
@@ -254,6 +282,8 @@ class Cell:
     """what `[vary]` and `--set` made of the profile's and the scenario's own values, by key"""
     settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """action -> its numbers, where they are not the defaults"""
+    search: Search | None = None
+    """only without a fault: in place of the steady phase"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ cell's own name, so that `--only`, `--shard` and `--resume` change nothing about
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import zlib
@@ -16,12 +17,14 @@ from fnmatch import fnmatch
 
 from mqtest.brokers import broker_module
 from mqtest.errors import UsageError
-from mqtest.model import Cell, Consume, Fault, Profile
+from mqtest.model import NO_FAULT, Cell, Consume, Fault, Profile, Search
 from mqtest.scenario import Arm, Scenario
 from mqtest.schedule import drawn, lasts_s
 
 _ROOM_MB = 384
 """what a fresh node writes before the first message, with preallocated files, doubled"""
+_SETTLE_S = 0.5
+"""after a trial of a search"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +85,16 @@ def expected_s(cell: Cell) -> float:
     """A rough guess of one cell's time."""
     phases = cell.phases
     bring_up: float = getattr(broker_module(cell.profile.broker), "BRING_UP_S", 20.0)
+    if cell.search is not None:
+        return bring_up + phases.warm_up_s + _search_s(cell.search) + 3.0
     recoveries = len(cell.fault.groups) * bring_up / 2
     held = lasts_s(cell.fault, phases.hold_s) if cell.fault.groups else phases.hold_s
     return bring_up + phases.warm_up_s + phases.steady_s + held + phases.after_s + recoveries + 3.0
+
+
+def _search_s(search: Search) -> float:
+    """With all its trials."""
+    return search.trials * (search.step_s + _SETTLE_S) + len(search.at) * search.at_s
 
 
 def _matches(cell: Cell, glob: str) -> bool:
@@ -97,6 +107,8 @@ def _cell(scenario: Scenario, arm: Arm, profile: Profile, fault: Fault, number: 
     name = re.sub(r"[^a-z0-9-]+", "-", f"{profile.path}{varied}-{fault}-{number}".lower())
     seed = zlib.crc32(f"{run_seed}:{name}".encode())
     fault = drawn(fault, seed)
+    search = arm.search if fault == NO_FAULT else None
+    workload = arm.workload if search is None else replace(arm.workload, rate_per_s=search.start_per_s)
     return Cell(
         id=name[:100],
         index=0,
@@ -105,24 +117,32 @@ def _cell(scenario: Scenario, arm: Arm, profile: Profile, fault: Fault, number: 
         repeat=number,
         seed=seed,
         nodes=arm.nodes,
-        workload=arm.workload,
+        workload=workload,
         phases=arm.phases,
         floor=scenario.floor,
         fs=arm.fs,
-        disk_mb=scenario.disk_mb or _disk_mb(arm, fault),
+        disk_mb=scenario.disk_mb or _disk_mb(arm, fault, search),
         version=scenario.versions[profile.broker],
         must_lose=fault.name in [str(lost) for lost in scenario.must_lose],
         hasty=scenario.hasty,
         varied=arm.varied,
         settings=scenario.settings,
+        search=search,
     )
 
 
-def _disk_mb(arm: Arm, fault: Fault) -> int:
+def _disk_mb(arm: Arm, fault: Fault, search: Search | None) -> int:
     """Half of it stays empty: retention and disk alarms must never touch a cell. The image file is sparse."""
     load, phases = arm.workload, arm.phases
     held = max(phases.hold_s, lasts_s(fault, phases.hold_s))
     sending_s = phases.warm_up_s + phases.steady_s + held + phases.after_s + phases.recover_s / 2
-    rate = load.rate_per_s or 20_000.0
+    messages = _searched(search) if search else (load.rate_per_s or 20_000.0) * sending_s
     copies = (3 if load.consume is Consume.LIVE else 2) * (2 if load.transformers else 1)
-    return _ROOM_MB * 2 + int(copies * rate * sending_s * (load.size_bytes + 200) / 1e6)
+    return _ROOM_MB * 2 + int(copies * messages * (load.size_bytes + 200) / 1e6)
+
+
+def _searched(search: Search) -> float:
+    """Messages, at most: rates that double up to the highest make twice that, each trial after them as much as that."""
+    doubled = math.ceil(math.log2(search.most_per_s / search.start_per_s))
+    trials = 2 + max(0, search.trials - doubled)
+    return search.most_per_s * (trials * search.step_s + sum(search.at) * search.at_s)

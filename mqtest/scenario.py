@@ -16,7 +16,7 @@ from mqtest.brokers import broker_module
 from mqtest.clients import CLIENTS, DIRECT
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
-from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Value, Workload
+from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Search, Value, Workload
 from mqtest.profile import find_profile, image_version
 from mqtest.schedule import ScheduleTable, parse_fault, parse_schedule
 from mqtest.targets import TARGETS, WORKERS
@@ -46,6 +46,7 @@ class _File:
     version: Mapping[str, str] = field(default_factory=dict)
     vary: Mapping[str, Sequence[Value]] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] | None = None
     settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     workload: Workload = field(default_factory=Workload)
     phases: Phases = field(default_factory=Phases)
@@ -62,6 +63,8 @@ class Arm:
     fs: str
     workload: Workload
     phases: Phases
+    search: Search | None
+    """for the cells without a fault"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,7 @@ def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:
         settings=file.settings,
     )
     _check_pairs(scenario)
+    _check_search(scenario)
     return scenario
 
 
@@ -175,6 +179,7 @@ def _arm(table: Mapping[str, Any], values: Mapping[str, Value], path: Path) -> A
         fs=file.fs,
         workload=_workload(file, path),
         phases=file.phases,
+        search=None if file.search is None else _search(file, profiles, path),
     )
 
 
@@ -252,12 +257,40 @@ def _check_phases(phases: Phases, path: Path) -> None:
         raise UsageError(f"{path}: phases.sync_before_fault_s: must be above 0 and at most steady_s")
 
 
+def _search(file: _File, profiles: Sequence[Profile], path: Path) -> Search:
+    search = toml.convert(file.search or {}, Search, path, "search")
+    at = f"{path}: search"
+    for key in ("start_per_s", "step_s", "settle_s", "at_s"):
+        if getattr(search, key) <= 0:
+            raise UsageError(f"{at}.{key}: must be above 0")
+    if search.most_per_s < search.start_per_s:
+        raise UsageError(f"{at}.most_per_s: must be at least start_per_s, {search.start_per_s:g}")
+    if search.trials < 1:
+        raise UsageError(f"{at}.trials: must be at least 1")
+    if len({name for name, share in search.loads if 0.01 <= share <= 1}) < len(search.at):
+        raise UsageError(f"{at}.at: different shares from 0.01 to 1 are wanted")
+    if file.closed_loop:
+        raise UsageError(f"{at}: it asks for rates, and closed_loop = true has none")
+    silent = [profile.path for profile in profiles if not profile.acknowledged]
+    if silent:
+        raise UsageError(f"{at}: {silent[0]} has no acknowledgements to go by")
+    return search
+
+
 def _check_pairs(scenario: Scenario) -> None:
     for arm in scenario.arms:
         for profile in arm.profiles:
             for fault in scenario.faults:
                 if not scenario.skips(profile, fault):
                     _check_pair(profile, fault, arm, scenario.path)
+
+
+def _check_search(scenario: Scenario) -> None:
+    """It is for the cells without a fault, so there has to be one."""
+    searching = [arm for arm in scenario.arms if arm.search is not None]
+    without = [profile for arm in searching for profile in arm.profiles if not scenario.skips(profile, NO_FAULT)]
+    if searching and (NO_FAULT not in scenario.faults or not without):
+        raise UsageError(f"{scenario.path}: search: it is for cells without a fault, and there are none: faults, skip")
 
 
 def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:

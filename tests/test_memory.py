@@ -179,6 +179,13 @@ def test_delay_holds_answers_back(tmp_path: Path) -> None:
         assert now_ns() - began_ns >= 200_000_000
 
 
+def test_answers_come_no_faster_than_the_dial_says(tmp_path: Path) -> None:
+    with running(tmp_path, profile({"answers_per_s": 100})) as rig:
+        began_ns = now_ns()
+        assert rig.send(range(20)) == {seq: (ACKED, seq) for seq in range(20)}
+        assert now_ns() - began_ns >= 200_000_000
+
+
 def test_without_acknowledgements_sends_are_unknown_and_stored(tmp_path: Path) -> None:
     with running(tmp_path, profile({"reorder_every": 2}, acknowledged=False)) as rig:
         assert rig.send(range(3)) == dict.fromkeys(range(3), (Outcome.UNKNOWN, -1))

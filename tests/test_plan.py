@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mqtest.errors import UsageError
-from mqtest.plan import plan
+from mqtest.plan import expected_s, plan
 from mqtest.scenario import Scenario, load
 
 TEXT = """
@@ -146,3 +146,17 @@ def test_the_expected_time_and_disk_of_a_schedule_are_of_the_whole_of_it(tmp_pat
     long.write_text(CHAOS.replace("lasts_s = 60", "lasts_s = 600"))
     assert plan(load(long)).expected_s > plan(load(short)).expected_s + 500
     assert plan(load(long)).disk_mb > plan(load(short)).disk_mb
+
+
+def test_a_search_has_its_own_time_and_disk(tmp_path: Path) -> None:
+    """1 to 4 in two doublings, so of 5 trials 3 more at 4 a second, and twice that: 5 x 2 s; then 1.5 x 10 s of it."""
+    search = "[search]\nstart_per_s = 1000\nmost_per_s = 4000\ntrials = 5\nstep_s = 2\nat_s = 10\n"
+    path = tmp_path / "x.toml"
+    path.write_text(TEXT + search)
+    cells = {str(cell.fault): cell for cell in plan(load(path)).cells}
+    assert cells["none"].disk_mb == 2 * 384 + int(2 * 4000 * (5 * 2 + 1.5 * 10) * (512 + 200) / 1e6)
+    assert expected_s(cells["none"]) == pytest.approx(0.5 + 2 + 5 * 2.5 + 3 * 10 + 3)
+    path.write_text(TEXT)
+    before = {str(cell.fault): cell for cell in plan(load(path)).cells}
+    assert cells["kill:leader"].disk_mb == before["kill:leader"].disk_mb
+    assert expected_s(cells["kill:leader"]) == expected_s(before["kill:leader"])

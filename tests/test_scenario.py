@@ -8,7 +8,7 @@ import pytest
 
 from mqtest import paths
 from mqtest.errors import UsageError
-from mqtest.model import NO_FAULT, Consume, Fault, Step
+from mqtest.model import NO_FAULT, Consume, Fault, Search, Step
 from mqtest.plan import plan
 from mqtest.scenario import load, locate
 
@@ -85,6 +85,60 @@ def test_rejections_name_file_and_key(tmp_path: Path, before: str, after: str, m
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+SEARCH = """
+[search]
+start_per_s = 100
+most_per_s = 1000
+"""
+
+
+def test_a_search_is_for_the_cells_without_a_fault(tmp_path: Path) -> None:
+    scenario = load(write(tmp_path, GOOD + SEARCH))
+    cells = {str(cell.fault): cell for cell in plan(scenario).cells}
+    assert cells["none"].search == Search(start_per_s=100, most_per_s=1000)
+    assert cells["none"].workload.rate_per_s == 100, "from the warm-up on"
+    assert cells["kill:leader"].search is None
+    assert cells["kill:leader"].workload.rate_per_s == 100
+    assert load(write(tmp_path, GOOD)).arms[0].search is None
+    assert load(write(tmp_path, GOOD + "[search]")).arms[0].search == Search()
+
+
+def test_the_loads_of_a_search_are_phases_named_by_their_share(tmp_path: Path) -> None:
+    search = load(write(tmp_path, GOOD + SEARCH + "at = [0.1, 1]")).arms[0].search
+    assert search is not None
+    assert search.loads == (("load-10", 0.1), ("load-100", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("start_per_s", "strat_per_s", "key 'search.strat_per_s' is not known (did you mean 'search.start_per_s'?)"),
+        ("start_per_s = 100", "start_per_s = 0", "search.start_per_s: must be above 0"),
+        ("start_per_s = 100", "start_per_s = 1001", "search.most_per_s: must be at least start_per_s, 1001"),
+        ("[search]", "[search]\nstep_s = 0", "search.step_s: must be above 0"),
+        ("[search]", "[search]\nsettle_s = 0", "search.settle_s: must be above 0"),
+        ("[search]", "[search]\nat_s = -1", "search.at_s: must be above 0"),
+        ("[search]", "[search]\ntrials = 0", "search.trials: must be at least 1"),
+        ("[search]", "[search]\ntrials = 1.5", "search.trials: expected"),
+        ("[search]", "[search]\nat = [0.5, 1.1]", "search.at: different shares from 0.01 to 1"),
+        ("[search]", "[search]\nat = [0.5, 0]", "search.at: different shares from 0.01 to 1"),
+        ("[search]", "[search]\nat = [0.5, 0.501]", "search.at: different shares from 0.01 to 1"),
+        ('"none", "kill:leader"', '"kill:leader"', "search: it is for cells without a fault, and there are none"),
+        ("nodes = 1", 'nodes = 1\nskip = ["*/none"]', "search: it is for cells without a fault, and there are none"),
+        ("nodes = 1", "nodes = 1\nclosed_loop = true", "search: it asks for rates, and closed_loop = true has none"),
+        ("log-safe", "log-blind", "search: memory/log-blind has no acknowledgements to go by"),
+    ],
+)
+def test_rejections_of_a_search(tmp_path: Path, before: str, after: str, message: str) -> None:
+    text = GOOD + SEARCH
+    assert before in text
+    path = write(tmp_path, text.replace(before, after))
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
 
 

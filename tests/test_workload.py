@@ -23,6 +23,7 @@ from mqtest.model import Consume, Kind, Wiring, Workload
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.__main__ import log_handler
 from mqtest.workload.processes import Workers
+from mqtest.workload.producer import retimed
 from tests.amqp_server import amqp_server
 from tests.memory_rig import Rig, profile, running
 
@@ -213,3 +214,57 @@ def test_what_a_client_library_says_is_kept_without_secrets(tmp_path: Path) -> N
     assert "lib somebody with ***" in text
     assert "ValueError: *** again" in text
     assert "x1y2z3" not in text
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "share", "producers", "last_due_ns", "expected"),
+    [
+        (10.0, 0.0, 1, 0, (5_000_000_000, 1e8)),
+        (10.0, 0.5, 2, 0, (5_100_000_000, 2e8)),
+        (10.0, 0.0, 1, 4_990_000_000, (5_090_000_000, 1e8)),  # one new interval after the last one that was due
+        (10.0, 0.0, 1, 1_000_000_000, (5_000_000_000, 1e8)),  # that is past: now, and nothing to catch up with
+        (0.0, 0.0, 1, 4_990_000_000, (1 << 62, 0.0)),
+    ],
+)
+def test_a_new_rate_begins_where_the_old_one_ended(
+    rate_per_s: float, share: float, producers: int, last_due_ns: int, expected: tuple[int, float]
+) -> None:
+    assert retimed(rate_per_s, share, producers, last_due_ns, 5_000_000_000) == expected
+
+
+def test_a_producer_takes_new_rates_while_it_runs(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER) as (group, events):
+
+        def taken(rate_per_s: float, more: int) -> dict[str, Any]:
+            """Wait for the change, and for some messages after it."""
+            wait_until(lambda: events[-1].get("rate_per_s") == rate_per_s, 10, "the rate", poll_s=0.01)
+            wanted = int(events[-1]["seq"]) + more
+            wait_until(lambda: group.total("sent") >= wanted, 10, "messages", poll_s=0.01)
+            return events[-1]
+
+        wait_until(lambda: group.total("sent") > 20, 10, "the first rate", poll_s=0.01)
+        group.pace(1000)
+        faster = taken(1000, 200)
+        group.pace(0)
+        paused = taken(0, 0)
+        wait_until(lambda: group.total("paused") == 1, 10, "the pause", poll_s=0.01)
+        group.pace(100)
+        slower = taken(100, 10)
+        group.stop(Role.PRODUCER)
+        group.wait_done(Role.PRODUCER, 10)
+    due = ledger.load_sends(tmp_path / "sends.0")["due_ns"]
+    assert (due > 0).all(), "every row has its time: nothing was forgotten"
+    ends = [0, faster["seq"], paused["seq"], len(due)]
+    for begin, end, interval_ns in zip(ends, ends[1:], (2e6, 1e6, 1e7), strict=False):
+        assert np.abs(np.diff(due[begin:end]) - interval_ns).max() <= 1
+    assert paused["seq"] == slower["seq"], "nothing fell due in the pause"
+    assert due[slower["seq"]] == slower["next_due_ns"] > paused["t_ns"]
+
+
+def test_a_producer_that_comes_back_has_the_last_rate(tmp_path: Path) -> None:
+    with workers(tmp_path, Role.PRODUCER) as (group, events):
+        group.pace(1000)
+        wait_until(lambda: events[-1].get("rate_per_s") == 1000, 10, "the rate", poll_s=0.01)
+        group.crash(Role.PRODUCER)
+        group.revive(Role.PRODUCER)
+        wait_until(lambda: [e.get("rate_per_s") for e in events].count(1000) == 2, 10, "it again", poll_s=0.01)

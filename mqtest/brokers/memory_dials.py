@@ -25,6 +25,8 @@ class Dials:
     """so many of the newest messages of each place are acknowledged while they are in this process only"""
     delay_ms: int = 0
     """answers to producers wait so long"""
+    answers_per_s: int = 0
+    """at most, to producers; 0: as many as there are"""
     duplicate_every: int = 0
     """stored twice"""
     reorder_every: int = 0

@@ -85,7 +85,9 @@ class Server:
         self._dials = dials
         self._sessions: list[Session] = []
         self._late: deque[tuple[int, Session, bytes]] = deque()
-        """answers that `delay_ms` holds back, with their time"""
+        """answers that `delay_ms` and `answers_per_s` hold back, with their time"""
+        self._answered_ns = 0
+        """when the last answer of all is due"""
         self._produced = 0
         self._delivered = 0
         """first deliveries, of queues"""
@@ -275,8 +277,9 @@ class Server:
             self._acks.sync()
         for session in self._sessions:
             if session.settled and not session.quiet:
-                due_ns = now_ns() + self._dials.delay_ms * 1_000_000
-                self._late.append((due_ns, session, wire.pack(wire.Settled(session.settled))))
+                self._late.append(
+                    (self._due_ns(len(session.settled)), session, wire.pack(wire.Settled(session.settled)))
+                )
             session.settled = []
             if session.wanted:
                 self._deliver(session)
@@ -285,6 +288,14 @@ class Server:
             session.out += frame
         for session in list(self._sessions):
             self._flush(session)
+
+    def _due_ns(self, answers: int) -> int:
+        """When so many more answers to producers may go out."""
+        now = now_ns()
+        if self._dials.answers_per_s:
+            takes_ns = answers * 1_000_000_000 // self._dials.answers_per_s
+            self._answered_ns = max(now, self._answered_ns) + takes_ns
+        return max(now + self._dials.delay_ms * 1_000_000, self._answered_ns)
 
     def _deliver(self, session: Session) -> None:
         deliveries: list[Delivery] = []

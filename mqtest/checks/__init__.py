@@ -22,6 +22,7 @@ from mqtest.checks import (
     output,
     recovery,
     speed,
+    sustained,
 )
 from mqtest.history import History
 from mqtest.model import Finding
@@ -46,4 +47,5 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "dead": recovery.dead,
     "throughput": speed.throughput,
     "latency": speed.latency,
+    "sustained": sustained.sustained,
 }

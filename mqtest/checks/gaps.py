@@ -18,8 +18,10 @@ Span = tuple[int, int]
 
 
 def load(history: History) -> Span | None:
-    """From `warm-up` to `drain`, or None when either is missing."""
-    begin, end = history.time_of("warm-up"), history.time_of("drain")
+    """From `warm-up` to `drain`, or None when either is missing. After a search from its first load: in the pauses of a
+    search nothing is due, so that no ack is no outage."""
+    first = "warm-up" if history.time_of("search") is None else next(iter(history.loads), "")
+    begin, end = history.time_of(first), history.time_of("drain")
     return None if begin is None or end is None else (begin, end)
 
 

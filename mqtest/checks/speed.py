@@ -14,7 +14,7 @@ from mqtest.clock import NS_PER_S
 from mqtest.durations import Durations, Spread, spread
 from mqtest.fault_log import NO_FAULT
 from mqtest.history import Delivered, History
-from mqtest.model import Consume, Finding, Outcome
+from mqtest.model import Consume, Finding, Outcome, Search
 from mqtest.series import joined
 from mqtest.tables import Bools, Ints, Sends
 
@@ -22,6 +22,8 @@ NS_PER_MS = 1_000_000
 _US_PER_MS = 1000
 _QUANTILES = {"p50": 500, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 """in thousandths: whole numbers, so that no rank is off by a rounding"""
+_USUAL_LOADS = tuple(name for name, _share in Search().loads)
+"""measured or not, for they are columns"""
 
 Numbers = dict[str, float | int | None]
 Window = tuple[int, int]
@@ -53,7 +55,8 @@ def latency(history: History) -> Finding:
     Percentiles are of acked messages alone. Those that fell due in the phase and never were acked would have no end,
     so they stand beside it, never inside: `latency_unacked` (sent, not acked) and `latency_skipped`; likewise
     `fault_latency_…` for the fault phase and `recovery_latency_…` from the heal to the end of the load. Service time
-    counts from the send, delivery latency (live cells) from the due time to the first receipt.
+    counts from the send, delivery latency (live cells) from the due time to the first receipt. After a search each load
+    at a share of the sustained rate is a phase of its own (`load_50_latency_…` at half of it).
     """
     steady = history.window("steady")
     numbers = _response(history, steady, "latency", _QUANTILES)
@@ -62,6 +65,10 @@ def latency(history: History) -> Finding:
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None
     numbers |= _response(history, after, "recovery_latency", ("p99", "max"))
+    for name in dict.fromkeys([*_USUAL_LOADS, *history.loads]):
+        numbers |= _response(
+            history, history.window(name), f"{name.replace('-', '_')}_latency", ("p50", "p99", "p999", "max")
+        )
     numbers |= _quantiles(_service(history, steady), "service", ("p50", "p99"))
     numbers |= _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))
     return Finding(check="latency", count=None, numbers=numbers)

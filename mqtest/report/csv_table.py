@@ -1,9 +1,9 @@
 """results.csv: one row a cell, for spreadsheets and scripts.
 
 First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was
-run with, flattened: asked and effective settings, workload, phases, disks, versions, image, host, usage. The columns
-are the union over all cells, in an order that depends on their names alone. An empty field means not measured, or not
-there; never 0.
+run with, flattened: asked and effective settings, workload, phases, search, disks, versions, image, host, usage. The
+columns are the union over all cells, in an order that depends on their names alone. An empty field means not measured,
+or not there; never 0.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _FACTS = (
     "effective",
     "workload",
     "phases",
+    "search",
     "floor",
     "fs",
     "disk_mb",

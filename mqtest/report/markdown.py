@@ -14,6 +14,7 @@ from mqtest.model import Verdict
 from mqtest.report.blocks import bullets, code, plain, section, table
 from mqtest.report.collect import Collected
 from mqtest.report.matrix import controls_text, matrix_text
+from mqtest.report.safety import safety_text
 from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
     HEADERS,
@@ -27,6 +28,7 @@ from mqtest.report.summary import (
     verdict_of,
 )
 from mqtest.report.surprises import surprises_text
+from mqtest.report.throughput import throughput_text
 from mqtest.report.unavailable import timelines_text, unavailable_text
 
 _MOST_BYTES = 900_000
@@ -66,6 +68,8 @@ def markdown_text(collected: Collected, mqtest_version: str) -> str:
         "## The answer\n\n" + _answer(all_groups),
         section("### What it costs, in the steady phase", bullets(cost(collected.rows))),
         section("## Verdicts", matrix_text(all_groups), controls_text(collected, all_groups)),
+        throughput_text(collected.cells),
+        safety_text(collected.cells),
         unavailable_text(collected.cells),
         "## The table\n\n" + table(HEADERS, [figures(group) for group in all_groups]),
         "How to read it:\n\n" + _HOW_TO_READ,

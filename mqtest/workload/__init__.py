@@ -1,8 +1,9 @@
 """Producers and consumers of a cell, each a process of its own: `python -m mqtest.workload`.
 
 Protocol with the runner, one JSON object a line:
-- stdin: first a WorkerPlan; then `go`, `stop` (producers: send no more and settle; consumers: leave). End of file: the
-  runner is gone, the worker ends at once. (PR_SET_PDEATHSIG does the same where the pipe does not.)
+- stdin: first a WorkerPlan; then `go`, `rate N` (producers in an open loop: from now on all together N a second,
+  0: none), `stop` (producers: send no more and settle; consumers: leave). End of file: the runner is gone, the worker
+  ends at once. (PR_SET_PDEATHSIG does the same where the pipe does not.)
 - stdout: `ready` when the worker can begin; `stats` four times a second; `event`, which the runner writes into
   events.jsonl; `done` as the last line. What the workers saw is in the ledger, never in these lines.
 """

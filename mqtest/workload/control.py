@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ class Control:
     def __init__(self) -> None:
         self._go = threading.Event()
         self._stop = threading.Event()
+        self._rates: deque[float] = deque()
         self._next_stats_ns = 0
         self._lock = threading.Lock()
 
@@ -35,6 +37,8 @@ class Control:
             elif command == "stop":
                 self._stop.set()
                 self._go.set()
+            elif command.startswith("rate "):
+                self._rates.append(float(command.removeprefix("rate ")))
         os._exit(1)  # the runner is gone: the ledger is memory-mapped, nothing of it is lost
 
     @property
@@ -46,6 +50,10 @@ class Control:
         """Until `go` (True) or `stop` without a `go` (False)."""
         self._go.wait()
         return not self._stop.is_set()
+
+    def new_rate(self) -> float | None:
+        """The next rate that the runner named, each once; None: nothing new."""
+        return self._rates.popleft() if self._rates else None
 
     def pause(self, seconds: float) -> None:
         """Wait, but not past a `stop`."""

@@ -44,7 +44,9 @@ class _Worker:
     """they read its two pipes"""
     stats: dict[str, Any] = field(default_factory=dict)
     told: str | None = None
-    """the last command"""
+    """the last command but for rates"""
+    paced: str | None = None
+    """the last rate"""
     ready: bool = False
     done: bool = False
     crashed: bool = False
@@ -110,8 +112,9 @@ class Workers:
             worker.stats.pop("positions", None)  # what it had read and not committed it reads again
         self._begin(dead, timeout_s)
         for worker in dead:
-            if worker.told is not None:
-                self._tell(worker, worker.told)
+            for command in (worker.paced, worker.told):
+                if command is not None:
+                    self._tell(worker, command)
         return {"revived": [w.name for w in dead]} if dead else {}
 
     def _spawn(self) -> subprocess.Popen[str]:
@@ -138,6 +141,14 @@ class Workers:
     def go(self, role: Role) -> None:
         """Begin."""
         self._tell_all(role, "go")
+
+    def pace(self, rate_per_s: float) -> None:
+        """Producers in an open loop: all together so many messages a second from now on; 0: none."""
+        for worker in self._workers:
+            if worker.plan.role is Role.PRODUCER:
+                worker.paced = f"rate {rate_per_s!r}"
+                if not worker.crashed:
+                    self._tell(worker, worker.paced)
 
     def stop(self, role: Role) -> None:
         """Producers: send no more, settle. Consumers: leave."""

@@ -6,6 +6,8 @@ Rules (design, section 5):
 - Open loop: message i is due at t0 + i x interval, whatever happened to the ones before. Messages that fall due while
   the client takes none wait, at most `window` of them; beyond that they are skipped, and counted. Sends that are due in
   one tick go out together.
+- A new rate holds from when it is heard: what fell due until then stays due, and the next message is due one new
+  interval after the last one, at once where that is past. Every change is an event (`rate`).
 - A client that is beyond use is closed, its open sends stay unsettled (unknown), and a new one goes on with the next
   epoch. This is the only place that reconnects.
 """
@@ -28,6 +30,17 @@ TICK_S = 0.001
 """shortest time between two rounds of sends in an open loop"""
 _REOPEN_NS = NS_PER_S // 10
 _IDLE_S = 0.05
+_NEVER_NS = 1 << 62
+"""beyond every time of this clock"""
+
+
+def retimed(rate_per_s: float, share: float, producers: int, last_due_ns: int, from_ns: int) -> tuple[int, float]:
+    """When the next message is due and the interval after it, in ns, where all `producers` together are to send
+    `rate_per_s` from `from_ns` on; this one is `share` (0 to 1) of an interval behind the first. Rate 0: never."""
+    if rate_per_s <= 0:
+        return _NEVER_NS, 0.0
+    interval_ns = NS_PER_S * producers / rate_per_s
+    return max(from_ns + int(interval_ns * share), last_due_ns + int(interval_ns)), interval_ns
 
 
 class ProducerLoop:
@@ -45,15 +58,19 @@ class ProducerLoop:
         self._in_flight = 0
         self._seq = self._ledger.next_seq
         self._waiting: deque[tuple[int, int]] = deque()
-        rate = plan.workload.rate_per_s
-        self._interval_ns = NS_PER_S * plan.workload.producers / rate if rate else 0.0
+        self._interval_ns = 0.0
+        """between two due times; 0: nothing falls due"""
 
     def run(self) -> None:
         """From `ready` to `done`; LedgerError ends it."""
         self._connect()
         self._control.ready()
         if self._control.wait_go():
-            (self._open_loop if self._interval_ns else self._closed_loop)()
+            rate_per_s = self._plan.workload.rate_per_s
+            if rate_per_s is None:
+                self._closed_loop()
+            else:
+                self._open_loop(rate_per_s)
         self._settle()
         if self._client is not None:
             self._client.close(2.0)
@@ -62,8 +79,9 @@ class ProducerLoop:
 
     # --- sending
 
-    def _open_loop(self) -> None:
-        first, t0 = self._seq, now_ns() + int(self._interval_ns * self._plan.number / self._plan.workload.producers)
+    def _open_loop(self, rate_per_s: float) -> None:
+        first, last_due = self._seq, 0
+        t0 = self._retimed(rate_per_s, last_due, now_ns())
         window = self._plan.workload.window
         while not self._control.stopping:
             now = now_ns()
@@ -75,10 +93,28 @@ class ProducerLoop:
                     self._ledger.skip(self._seq, due)
                 self._seq += 1
                 due = t0 + int((self._seq - first) * self._interval_ns)
+            if (new_per_s := self._control.new_rate()) is not None:
+                if self._seq > first:
+                    last_due = t0 + int((self._seq - 1 - first) * self._interval_ns)
+                first, t0 = self._seq, self._retimed(new_per_s, last_due, now)
+                due = t0
+                self._tell_rate(new_per_s, t0)
             self._hand_over()
             self._round(max(TICK_S, min(_IDLE_S, (due - now_ns()) / NS_PER_S)))
         for seq, due in self._waiting:
             self._ledger.skip(seq, due)
+
+    def _retimed(self, rate_per_s: float, last_due_ns: int, from_ns: int) -> int:
+        producers = self._plan.workload.producers
+        share = self._plan.number / producers
+        next_due_ns, self._interval_ns = retimed(rate_per_s, share, producers, last_due_ns, from_ns)
+        return next_due_ns
+
+    def _tell_rate(self, rate_per_s: float, next_due_ns: int) -> None:
+        self._control.event(
+            "rate", producer=self._plan.number, rate_per_s=rate_per_s, seq=self._seq, next_due_ns=next_due_ns
+        )
+        self._control.stats(self._stats(), force=True)
 
     def _hand_over(self) -> None:
         while self._waiting and self._can_send():
@@ -186,5 +222,7 @@ class ProducerLoop:
             "refused": counts.refused + counts.returned,
             "unknown": counts.unknown,
             "in_flight": self._in_flight,
+            "waiting": len(self._waiting),
+            "paused": int(not self._interval_ns),
             "last_ack_ns": self._ledger.last_ack_ns,
         }
