@@ -300,6 +300,7 @@ def record(run_id: str, cell: Cell) -> dict[str, Any]:
         "disk_mb": cell.disk_mb,
         "workload": asdict(cell.workload),
         "phases": asdict(cell.phases),
+        "latency": cell.latency,
         "hasty": cell.hasty,
         "varied": dict(cell.varied),
         "fault_settings": {action: dict(numbers) for action, numbers in cell.settings.items()},

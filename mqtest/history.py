@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mqtest import ledger
+from mqtest import ledger, pacing
 from mqtest.columns import Columns
 from mqtest.errors import LedgerError
 from mqtest.fault_log import NO_FAULT
+from mqtest.hdr import Interval
 from mqtest.model import RUNNER, Flag, Kind, Outcome
 
 Ints = NDArray[Any]
@@ -152,6 +153,8 @@ class History:
     events: Sequence[Mapping[str, Any]]
     output: Output | None = None
     """None: the cell had no transformers"""
+    pacing: Sequence[Interval] = ()
+    """how late the producers were (pacing.py)"""
 
     def time_of(self, name: str) -> int | None:
         """When the phase began for the first time, or None."""
@@ -219,6 +222,7 @@ def load(cell_dir: Path) -> History:
         incomplete=incomplete,
         events=events,
         output=_output(cell, cell_dir, sends, events),
+        pacing=pacing.load(cell_dir),
     )
 
 

@@ -38,6 +38,7 @@ COLUMNS: tuple[str, ...] = (
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p50", "fault_latency_ms_p99", "fault_latency_ms_max",
     "delivery_latency_ms_p50", "delivery_latency_ms_p99",
+    "pacing_lag_ms_p50", "pacing_lag_ms_p99", "pacing_lag_ms_max",
     "audit_complete", "fault_bit", "verdict", "reason",
 )  # fmt: skip
 """columns of results.csv, in order; settings and host facts follow them (report/csv_table.py)"""
@@ -82,6 +83,7 @@ def judge(cell_dir: Path) -> Judgement:
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),
         incomplete=history.incomplete,
+        latency=bool(cell.get("latency")),
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
     decided, reason = verdict(facts)

@@ -20,6 +20,7 @@ from mqtest.checks import (
     order,
     outcomes,
     output,
+    pacing,
     recovery,
     speed,
 )
@@ -46,4 +47,5 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "dead": recovery.dead,
     "throughput": speed.throughput,
     "latency": speed.latency,
+    "pacing": pacing.pacing,
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mqtest.checks.pacing import lag_ms, too_late
 from mqtest.clock import NS_PER_S
 from mqtest.fault_log import NO_FAULT
 from mqtest.history import Bools, History, Ints, groups
@@ -45,17 +46,32 @@ def latency(history: History) -> Finding:
     so they stand beside it, never inside: `latency_unacked` (sent, not acked) and `latency_skipped`; likewise
     `fault_latency_…` for the fault phase and `recovery_latency_…` from the heal to the end of the load. Service time
     counts from the send, delivery latency (live cells) from the due time to the first receipt.
+
+    What counts from the due time has our own lateness in it: where that is too much (pacing.py) the percentiles are
+    refused, which leaves them empty, with a note; `latency_ms_p99_refused` is what would have stood there.
     """
     steady = history.window("steady")
-    numbers = _response(history, steady, "latency", _QUANTILES)
     faulty = history.cell.get("fault", NO_FAULT) != NO_FAULT
-    numbers |= _response(history, history.window("fault") if faulty else None, "fault_latency", ("p50", "p99", "max"))
+    fault = history.window("fault") if faulty else None
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None
-    numbers |= _response(history, after, "recovery_latency", ("p99", "max"))
-    numbers |= _quantiles(_service(history, steady), "service", ("p50", "p99"))
-    numbers |= _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))
-    return Finding(check="latency", count=None, numbers=numbers)
+    families = {
+        "latency": (steady, _response(history, steady, "latency", _QUANTILES)),
+        "fault_latency": (fault, _response(history, fault, "fault_latency", ("p50", "p99", "max"))),
+        "recovery_latency": (after, _response(history, after, "recovery_latency", ("p99", "max"))),
+        "delivery_latency": (steady, _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))),
+    }
+    numbers = _quantiles(_service(history, steady), "service", ("p50", "p99")) | {"latency_ms_p99_refused": None}
+    notes = []
+    for name, (window, family) in families.items():
+        why = too_late(lag_ms(history, window)["pacing_lag_ms_p99"], family[f"{name}_ms_p99"])
+        if why is not None:
+            notes.append(f"{name.replace('_', ' ')} is refused: {why}")
+            if name == "latency":
+                numbers["latency_ms_p99_refused"] = family["latency_ms_p99"]
+            family = {key: None if "_ms_" in key else number for key, number in family.items()}
+        numbers |= family
+    return Finding(check="latency", count=None, numbers=numbers, notes=tuple(notes))
 
 
 def live(history: History) -> bool:
