@@ -12,8 +12,8 @@ import mqtest
 PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
-    "body", "causes", "checks", "clock", "columns", "errors", "fault_log", "hdr", "history", "judge", "ledger", "model",
-    "neighbourhood", "pacing", "paths", "report", "select", "timeline", "verdict",
+    "body", "causes", "checks", "clock", "columns", "errors", "fault_log", "hdr", "history", "judge", "latency_log",
+    "ledger", "model", "neighbourhood", "pacing", "paths", "report", "select", "timeline", "verdict",
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 

@@ -14,7 +14,16 @@ from rich.table import Table
 
 from mqtest import __version__
 from mqtest.report import terminal
-from mqtest.report.collect import Collected, cell_folders, collect, differences, judge_cell, store_verdict, write
+from mqtest.report.collect import (
+    Collected,
+    cell_folders,
+    collect,
+    differences,
+    judge_cell,
+    store_latencies,
+    store_verdict,
+    write,
+)
 from mqtest.report.csv_table import csv_text
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
@@ -54,14 +63,15 @@ class CheckReport:
 
 
 def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
-    """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict beside its
-    cell, and write results.csv, report.md and junit.xml into `out_dir`.
+    """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict and its
+    latencies beside its cell, and write results.csv, report.md and junit.xml into `out_dir`.
 
     Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
     """
     collected = collect(run_dirs)
     for cell in collected.cells:
         store_verdict(cell)
+        store_latencies(cell)
     title = _title(collected)
     texts = {
         "results.csv": csv_text(collected.cells),
