@@ -1,6 +1,6 @@
 """The cells of a run, one after the other, each in a folder of its own; what an interrupted run leaves is whole.
 
-    results/<utc>-<scenario>/run.json                what was asked; `planned`: ids of all cells
+    results/<utc>-<scenario>/run.json                what was asked; `planned`: ids of all cells; the noise floor
                              lock                     held while the run lives
                              cells/<id>/              cell.json, ledger/, logs/ (see ledger.py)
                              aborted/<id>-<n>/        cells that a stopped run did not finish, kept by --resume
@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mqtest import __version__, host
+from mqtest import __version__, host, noise_floor
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
@@ -42,11 +42,14 @@ def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Pa
     require_engine(plan.cells)
     with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
         if resume is None:
-            _write_run(run_dir, scenario, plan)
+            record = _record(run_dir, scenario, plan)
+            _write_run(run_dir, record)
         todo = _unfinished(run_dir, plan.cells)
         watch.run_planned(todo, sum(expected_s(c) for c in todo), plan.disk_mb)
         watch.run_opened(run_dir)
         try:
+            if resume is None:
+                _write_run(run_dir, record | {"noise_floor": noise_floor.of_run(scenario, results, watch.note)})
             _run_cells(run_dir, todo, keep, watch)
         finally:
             watch.run_ended()
@@ -118,8 +121,8 @@ def new_run(results: Path, name: str) -> Iterator[Path]:
     raise UsageError(f"{results}: cannot make a folder for the run")
 
 
-def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
-    record = {
+def _record(run_dir: Path, scenario: Scenario, plan: Plan) -> dict[str, object]:
+    return {
         "run": run_dir.name,
         "scenario": {
             "title": scenario.title,
@@ -135,6 +138,9 @@ def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
         "host": host.facts(),
         "mqtest_version": __version__,
     }
+
+
+def _write_run(run_dir: Path, record: Mapping[str, object]) -> None:
     (run_dir / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

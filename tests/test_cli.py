@@ -37,7 +37,7 @@ from mqtest.targets import TARGETS
 from mqtest.watch import Watch
 from tests.run_dirs import make_cell, make_run
 
-COMMANDS = ("run", "attach", "check", "report", "list", "doctor", "up", "down", "clean", "version")
+COMMANDS = ("run", "attach", "calibrate", "check", "report", "list", "doctor", "up", "down", "clean", "version")
 
 
 @dataclass
