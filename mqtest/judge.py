@@ -39,6 +39,9 @@ COLUMNS: tuple[str, ...] = (
     "fault_latency_ms_p50", "fault_latency_ms_p99", "fault_latency_ms_max",
     "delivery_latency_ms_p50", "delivery_latency_ms_p99",
     "pacing_lag_ms_p50", "pacing_lag_ms_p99", "pacing_lag_ms_max",
+    "broker_cpu_cores", "client_cpu_cores", "broker_cpu_us_per_message", "client_cpu_us_per_message",
+    "consumer_cpu_us_per_message", "broker_written_bytes_per_message", "broker_writes_per_message",
+    "broker_flushes_per_message", "fsync_ms_p50", "fsync_ms_p99",
     "audit_complete", "fault_bit", "verdict", "reason",
 )  # fmt: skip
 """columns of results.csv, in order; settings and host facts follow them (report/csv_table.py)"""

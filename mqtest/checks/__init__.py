@@ -23,6 +23,7 @@ from mqtest.checks import (
     pacing,
     recovery,
     speed,
+    usage,
 )
 from mqtest.history import History
 from mqtest.model import Finding
@@ -48,4 +49,5 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "throughput": speed.throughput,
     "latency": speed.latency,
     "pacing": pacing.pacing,
+    "usage": usage.usage,
 }
