@@ -232,7 +232,9 @@ class CellRun:
         self.event("restarted", nodes=names)
 
     def _tell_committed(self, broker: Broker) -> None:
-        """What the broker itself says once the consumers are gone."""
+        """What the broker itself says once the consumers are gone, where there were any."""
+        if not self._cell.workload.consumers + self._cell.workload.transformers:
+            return
         with suppress(ClusterError):  # a figure more or less; the audit does not rest on it
             committed = broker.committed()
             places, ends = ({str(p): pair[i] for p, pair in committed.items()} for i in (0, 1))

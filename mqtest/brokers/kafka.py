@@ -3,7 +3,7 @@
 Rules:
 - Ready, and who leads, is judged from the views of all nodes side by side (kafka_wire.py), never from one answer of
   whichever node the client library asked: a node that was cut off still believes what was.
-- Whatever changes or reads settings and offsets goes through the client library's AdminClient, a new one for each call
+- Whatever changes or reads settings and offsets goes through a client of the library, a new one for each call
   (about 10 ms), because a connection from before a power cut is a black hole.
 - A setting took when every node reads it back with the value that was asked. Kafka keeps unknown keys and reads them
   back without a value, so a misspelt one shows.
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not mark what it exports again
     AdminClient,
     ConfigResource,
@@ -169,11 +169,19 @@ class Kafka:
     def committed(self) -> Mapping[int, tuple[int, int]]:
         """As the group's coordinator says; the end is the high watermark."""
         with self._admin("read the committed positions") as admin:
-            group = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(TOPIC, p) for p in range(self._places)])
-            (asked,) = admin.list_consumer_group_offsets([group], request_timeout=ADMIN_TIMEOUT_S).values()
-            told = {p.partition: p.offset for p in asked.result().topic_partitions if p.offset >= 0 and not p.error}
+            told = self._positions_of_group()
             ends = positions_of(admin, TOPIC, list(told), end=True) if told else {}
         return {place: (offset, ends[place]) for place, offset in told.items()}
+
+    def _positions_of_group(self) -> dict[int, int]:
+        """Place -> committed offset, asked for as a consumer that does not join. An AdminClient of librdkafka 2.16 dies
+        (a null pointer in its OffsetFetch) where the group has no coordinator yet."""
+        asking = Consumer({**_connection(self._addresses(), {}), "group.id": GROUP}, logger=_log)
+        try:
+            answers = asking.committed([TopicPartition(TOPIC, p) for p in range(self._places)], timeout=ADMIN_TIMEOUT_S)
+        finally:
+            asking.close()
+        return {p.partition: p.offset for p in answers if p.offset >= 0 and not p.error}
 
     def counts(self) -> Mapping[str, int]:
         """A log has none."""
@@ -277,14 +285,17 @@ class Kafka:
 
 def admin_client(addresses: Sequence[str], access: Mapping[str, Value]) -> AdminClient:
     """A new AdminClient; raises KafkaException for settings that it does not take."""
-    settings: dict[str, str | int | float | bool] = {
+    return AdminClient(_connection(addresses, access), logger=_log)
+
+
+def _connection(addresses: Sequence[str], access: Mapping[str, Value]) -> dict[str, str | int | float | bool]:
+    return {
         **access,
         "bootstrap.servers": ",".join(addresses),
         "socket.timeout.ms": int(ADMIN_TIMEOUT_S * 1000),
         "socket.connection.setup.timeout.ms": 2000,
         "reconnect.backoff.max.ms": 500,
     }
-    return AdminClient(settings, logger=_log)
 
 
 def describe(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str | None]:
