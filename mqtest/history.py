@@ -18,7 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,33 +28,18 @@ import numpy as np
 
 from mqtest import ledger
 from mqtest.columns import Columns
+from mqtest.deliveries import Delivered, ack_times, delivery_times, over
 from mqtest.errors import LedgerError
 from mqtest.fates import AUDITED, ODD, RECEIVED, WRITTEN, Fate, fates, there
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import LOAD_PHASE, RUNNER, Flag, Kind, Outcome
-from mqtest.pieces import find, take_apart
-from mqtest.series import EXACT, Series, joined, series
+from mqtest.pieces import find
+from mqtest.series import EXACT, Series
 from mqtest.sift import Rows, Sift, Tables
-from mqtest.tables import Bools, Ints, Messages, Receipts, Sends, ahead, distinct, groups, slices
+from mqtest.tables import Bools, Ints, Messages, Receipts, Sends, groups, slices
 
 T = TypeVar("T")
 _MOST_LINES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """Some deliveries, each with its message; a slice of all that there were."""
-
-    place: Ints
-    received_ns: Ints
-    _messages: Messages
-    _which: Ints | slice
-
-    def sent(self, column: str) -> Ints:
-        """A column of Sends, of the message of each; `outcome` too."""
-        if column == "outcome":
-            return self._messages.outcome(self._which)
-        return self._messages.take(column, self._which)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +144,7 @@ class History:
 
     def over_receipts(self, measure: Callable[[Delivered], T]) -> Iterator[T]:
         """Likewise for each slice of all receipts."""
-        return _over(self.messages, self.consumed, measure)
+        return over(self.messages, self.consumed, measure)
 
     def over_first_receipts(self, measure: Callable[[Delivered], T]) -> Iterator[T]:
         """Likewise of the first receipt of each message."""
@@ -168,7 +153,7 @@ class History:
         first = order[new]
         own = Delivered(read.place[first], read.received_ns[first], self.messages, self.looked_at[read.message[first]])
         yield measure(own)
-        yield from _over(self.messages, self.consumed, measure, leave_out=ODD)
+        yield from over(self.messages, self.consumed, measure, leave_out=ODD)
 
     def name(self, message: int | np.integer[Any]) -> str:
         """`producer 0 seq 17`."""
@@ -194,7 +179,8 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
     pipeline = bool((cell.get("workload") or {}).get("transformers"))
     if pipeline:
         sift.read(WRITTEN, written)
-    incomplete = _incomplete(cell, messages, runner, _raw(audited, strange), len(audited), events)
+    readers = sum(len(table["seq"]) > 0 for table in audited.values())
+    incomplete = _incomplete(cell, messages, runner, _raw(audited, strange), readers, events)
     picked = sift.pick(
         complete=incomplete is None,
         acknowledged=acknowledged,
@@ -223,8 +209,8 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
         held_offset=raw_audit["offset"],
         there=there(kind)[state],
         fate=fates(kind, complete=incomplete is None)[state],
-        ack_times=_ack_times(messages, exact),
-        delivery_times=_delivery_times(messages, consumed, exact),
+        ack_times=ack_times(messages, exact),
+        delivery_times=delivery_times(messages, consumed, exact),
         foreign=receipts.foreign + audit.foreign,
         corrupt=receipts.corrupt + audit.corrupt,
         strangers=(receipts.lines + audit.lines)[:_MOST_LINES],
@@ -275,47 +261,6 @@ def _raw(tables: Tables, rows: Rows) -> dict[str, Ints]:
 
 
 _NONE = np.zeros(0, dtype=np.int64)
-
-
-def _over(messages: Messages, tables: Tables, measure: Callable[[Delivered], T], leave_out: int = 0) -> Iterator[T]:
-    """For each slice of the tables, without those whose messages have the bit `leave_out`."""
-
-    def look(table: Columns, rows: slice) -> list[T]:
-        found = []
-        for piece in take_apart(messages, table, rows).pieces:
-            ids, received_ns = piece.messages(messages), table["received_ns"][piece.rows]
-            if leave_out and (left := (messages.state[ids] & leave_out) == 0).sum() < len(left):
-                ids, received_ns = int(messages.starts[piece.producer]) + piece.numbers()[left], received_ns[left]
-            found.append(measure(Delivered(np.broadcast_to(piece.place, len(received_ns)), received_ns, messages, ids)))
-        return found
-
-    pieces = [(table, rows) for table in tables.values() for rows in slices(len(table["seq"]))]
-    return (result for found in ahead(lambda piece: look(*piece), pieces) for result in found)
-
-
-def _ack_times(messages: Messages, exact: bool) -> dict[int, Series]:
-    def acked(sends: Sends) -> dict[int, Series]:
-        mine = sends.outcome == Outcome.ACKED
-        return _series(sends.place[mine], sends.settled_ns[mine], exact)
-
-    return {int(place): none for place in messages.places for none in [series(_NONE, exact=True)]} | _together(
-        messages.over(acked), exact
-    )
-
-
-def _delivery_times(messages: Messages, consumed: Tables, exact: bool) -> dict[int, Series]:
-    return _together(_over(messages, consumed, lambda d: _series(d.place, d.received_ns, exact)), exact)
-
-
-def _series(place: Ints, times: Ints, exact: bool) -> dict[int, Series]:
-    places = distinct(place)
-    return {p: series(times if len(places) == 1 else times[place == p], exact=exact) for p in places}
-
-
-def _together(found: Iterable[Mapping[int, Series]], exact: bool) -> dict[int, Series]:
-    parts = list(found)
-    places = sorted({place for part in parts for place in part})
-    return {place: joined([part[place] for part in parts if place in part], exact=exact) for place in places}
 
 
 def _output(

@@ -14,7 +14,7 @@ from mqtest.tables import Bools, Ints, Messages
 
 
 class Progress:
-    """Of all places. `late` collects the messages that came late, and for each of them whom they came after."""
+    """Of all places."""
 
     def __init__(self, messages: Messages, *, is_log: bool) -> None:
         self._messages = messages

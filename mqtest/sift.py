@@ -177,7 +177,7 @@ class Sift:
             self._state |= ODD
         else:
             self._pick_by_state(self._suspects(complete=complete, acknowledged=acknowledged))
-            self._pick([ids for ids in self._late if len(ids)])
+            self._pick(self._late)
             if self._is_log:
                 if self._unnamed:
                     self._pick_diverging()
@@ -187,7 +187,7 @@ class Sift:
             self._pick_witnesses()
         rows = {side: self._collect(seen.tables, seen.strange) for side, seen in self._sides.items()}
         return Picked(
-            messages=self._ids(ODD),
+            messages=self._odd(),
             receipts=rows[RECEIVED],
             audit=rows[AUDITED],
             handed=self._collect(handed, {}),
@@ -252,7 +252,7 @@ class Sift:
 
     def _pick_holders(self) -> None:
         """Whom the audit holds where one that is looked at was seen by a consumer, or was acked."""
-        ids = self._ids(ODD)
+        ids = self._odd()
         place, offset = [self._messages.take("place", ids)], [self._messages.take("offset", ids)]
         for actor, rows in self._collect(self._sides[RECEIVED].tables, {}).items():
             table = self._sides[RECEIVED].tables[actor]
@@ -268,7 +268,7 @@ class Sift:
                     self._mark(piece, _holds(at, asked), ODD)
 
     def _pick_neighbours(self) -> None:
-        ids = self._ids(ODD)
+        ids = self._odd()
         for by in range(1, EACH_SIDE + 1):
             for other in (ids - by, ids + by):
                 self._state[other[(other >= 0) & (other < len(self._state))]] |= ODD
@@ -288,9 +288,9 @@ class Sift:
 
     # --- collecting
 
-    def _ids(self, bit: int) -> Ints:
-        """The messages that have this bit, in order."""
-        found = [rows.start + np.flatnonzero(self._state[rows] & bit) for rows in slices(len(self._state))]
+    def _odd(self) -> Ints:
+        """The messages that are looked at, in order."""
+        found = [rows.start + np.flatnonzero(self._state[rows] & ODD) for rows in slices(len(self._state))]
         return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
     def _pieces(self, side: int) -> Iterator[tuple[Piece, Columns]]:

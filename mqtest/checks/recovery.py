@@ -15,7 +15,8 @@ from mqtest.checks.gaps import OUTAGE_S, Span, acks_by_place, deliveries_by_plac
 from mqtest.checks.sightings import examples
 from mqtest.checks.speed import NS_PER_MS, Numbers, live, rounded
 from mqtest.clock import NS_PER_S
-from mqtest.history import Delivered, History
+from mqtest.deliveries import Delivered
+from mqtest.history import History
 from mqtest.model import Finding, Outcome
 from mqtest.series import EXACT, Series, joined, series
 from mqtest.tables import Ints, Sends, distinct

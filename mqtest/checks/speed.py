@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from mqtest.clock import NS_PER_S
+from mqtest.deliveries import Delivered
 from mqtest.durations import Durations, Spread, spread
 from mqtest.fault_log import NO_FAULT
-from mqtest.history import Delivered, History
+from mqtest.history import History
 from mqtest.model import Consume, Finding, Outcome, Search
 from mqtest.series import joined
 from mqtest.tables import Bools, Ints, Sends
