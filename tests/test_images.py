@@ -17,7 +17,7 @@ from mqtest.errors import ImageError
 from mqtest.paths import recipes
 from mqtest.profile import image_version
 
-RECIPES = ("base", "builder", "agent", "toxiproxy", "kafka", "rabbitmq", "rocketmq")
+RECIPES = ("base", "builder", "agent", "toxiproxy", "kafka", "rabbitmq", "rocketmq", "tools")
 TREE = Path(__file__).resolve().parent.parent
 
 
@@ -116,6 +116,14 @@ def test_no_recipe_names_a_host_to_get_software_from(path: Path) -> None:
 
 def test_each_recipe_is_there() -> None:
     assert {path.name for path in (recipes() / "images").iterdir() if path.is_dir()} == set(RECIPES)
+
+
+def test_the_perf_tools_have_their_brokers_versions_where_they_are_one_project() -> None:
+    found = images.tool_versions()
+    assert {broker: found[broker] for broker in ("kafka", "rocketmq")} == {
+        broker: image_version(broker) for broker in ("kafka", "rocketmq")
+    }
+    assert found["rabbitmq"] == images.PERF_TEST_VERSION
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,9 @@ class Broker(Reachable, Protocol):
         least every key of the profile's broker and topic tables. Raises SettingError, which names the setting,
         when one did not take on some node."""
 
+    def remove_places(self) -> None:
+        """Delete the topic or queues, with what is in them; nothing, where that would free no disk."""
+
     def controller(self) -> str | None:
         """Name of the node that decides who leads (Kafka: the active KRaft controller; RocketMQ: the leading
         controller). None while there is none, and for a broker that has none or does not tell."""
@@ -99,8 +102,8 @@ class BrokerModule(Protocol):
     def environment(self, profile: Profile, nodes: int) -> Mapping[str, str]:
         """Variables for compose.yaml that carry the profile's settings."""
 
-    def connect(self, profile: Profile, nodes: Sequence[Node], places: int) -> Broker:
-        """A driver for the cluster made of these nodes."""
+    def connect(self, profile: Profile, nodes: Sequence[Node], places: int, topic: str = TOPIC) -> Broker:
+        """A driver for the cluster made of these nodes, and this topic."""
 
 
 BROKERS: Mapping[str, str] = {

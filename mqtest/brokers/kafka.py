@@ -80,16 +80,17 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     return {"MQTEST_NODES": str(nodes), "MQTEST_SETTINGS": "\n".join(lines), "MQTEST_FORMAT": " ".join(levels)}
 
 
-def connect(profile: Profile, nodes: Sequence[Node], places: int) -> Kafka:
-    """A driver for the cluster made of these nodes; asks nothing yet."""
-    return Kafka(profile, nodes, places)
+def connect(profile: Profile, nodes: Sequence[Node], places: int, topic: str = TOPIC) -> Kafka:
+    """A driver for the cluster made of these nodes, and this topic; asks nothing yet."""
+    return Kafka(profile, nodes, places, topic)
 
 
 class Kafka:
     """One cluster of one cell; see the module's rules."""
 
-    def __init__(self, profile: Profile, nodes: Sequence[Node], places: int) -> None:
+    def __init__(self, profile: Profile, nodes: Sequence[Node], places: int, topic: str) -> None:
         self._profile = profile
+        self._topic = topic
         self._nodes = {int(n.name.rsplit("-", 1)[1]): n for n in nodes}
         self._places = places
 
@@ -99,11 +100,17 @@ class Kafka:
 
     def create_places(self) -> None:
         """Make the topic; raises SettingError when Kafka refuses one of the profile's topic settings."""
-        self._create(TOPIC)
+        self._create(self._topic)
 
     def create_output(self) -> None:
         """Make the topic that transformers write to, like the other one."""
         self._create(self.wiring().output.topic)
+
+    def remove_places(self) -> None:
+        """Delete the topic; the nodes drop its files a minute later."""
+        with self._admin("delete the topic") as admin:
+            gone = admin.delete_topics([self._topic], operation_timeout=ADMIN_TIMEOUT_S)
+            gone[self._topic].result(ADMIN_TIMEOUT_S + 1)
 
     def _create(self, name: str) -> None:
         asked = self._topic_settings()
@@ -141,7 +148,7 @@ class Kafka:
         cluster has finalized. Raises SettingError for the first one that did not take on some node."""
         with self._admin("read the settings back") as admin:
             nodes = {n.name: describe(admin, ResourceType.BROKER, str(i)) for i, n in self._nodes.items()}
-            topic = {f"topic {TOPIC}": describe(admin, ResourceType.TOPIC, TOPIC)}
+            topic = {f"topic {self._topic}": describe(admin, ResourceType.TOPIC, self._topic)}
         check_clients(self._profile)
         in_force: dict[str, str] = {}
         for table, found in (("broker", nodes), ("topic", topic)):
@@ -155,7 +162,8 @@ class Kafka:
 
     def leader(self, place: int) -> str | None:
         """The leader in the view with the highest leader epoch; None while that has none or no node answers."""
-        seen = [v.partitions[TOPIC, place] for v in self._views().values() if (TOPIC, place) in v.partitions]
+        name = self._topic, place
+        seen = [v.partitions[name] for v in self._views().values() if name in v.partitions]
         newest = max(seen, key=lambda p: p.epoch, default=None)
         node = self._nodes.get(newest.leader) if newest else None
         return node.name if node else None
@@ -170,7 +178,7 @@ class Kafka:
         """As the group's coordinator says; the end is the high watermark."""
         with self._admin("read the committed positions") as admin:
             told = self._positions_of_group()
-            ends = positions_of(admin, TOPIC, list(told), end=True) if told else {}
+            ends = positions_of(admin, self._topic, list(told), end=True) if told else {}
         return {place: (offset, ends[place]) for place, offset in told.items()}
 
     def _positions_of_group(self) -> dict[int, int]:
@@ -178,7 +186,7 @@ class Kafka:
         (a null pointer in its OffsetFetch) where the group has no coordinator yet."""
         asking = Consumer({**_connection(self._addresses(), {}), "group.id": GROUP}, logger=_log)
         try:
-            answers = asking.committed([TopicPartition(TOPIC, p) for p in range(self._places)], timeout=ADMIN_TIMEOUT_S)
+            answers = asking.committed([TopicPartition(self._topic, p) for p in range(self._places)], timeout=ADMIN_TIMEOUT_S)
         finally:
             asking.close()
         return {p.partition: p.offset for p in answers if p.offset >= 0 and not p.error}
@@ -190,7 +198,7 @@ class Kafka:
     def remaining(self, positions: Mapping[int, int]) -> int:
         """Messages up to the high watermark that lie beyond `positions`."""
         with self._admin("read the end positions") as admin:
-            ends = positions_of(admin, TOPIC, range(self._places), end=True)
+            ends = positions_of(admin, self._topic, range(self._places), end=True)
         return sum(max(0, end - positions.get(place, -1) - 1) for place, end in ends.items())
 
     def wiring(self) -> Wiring:
@@ -202,7 +210,7 @@ class Kafka:
             kind=profile.kind,
             acknowledged=profile.acknowledged,
             addresses=tuple(n.via or f"{n.address}:{PORT}" for n in self._nodes.values()),
-            topic=TOPIC,
+            topic=self._topic,
             places=self._places,
             group=GROUP,
             producer=profile.settings.get("producer", {}),
@@ -257,8 +265,8 @@ class Kafka:
         if missing := self._missing(views):
             return missing
         for place in range(self._places):
-            if any((TOPIC, place) not in v.partitions for v in views.values()):
-                return f"{TOPIC}-{place} is not known to every node"
+            if any((self._topic, place) not in v.partitions for v in views.values()):
+                return f"{self._topic}-{place} is not known to every node"
         return disagreement(list(views.values()))
 
     def _await(self, why_not: Callable[[Mapping[int, View]], str | None], timeout_s: float, why: str) -> None:

@@ -33,8 +33,8 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     return {SETTINGS: msgspec.json.encode(profile.settings.get("broker", {})).decode()}
 
 
-def connect(profile: Profile, nodes: Sequence[Node], places: int) -> MemoryBroker:
-    """See BrokerModule."""
+def connect(profile: Profile, nodes: Sequence[Node], places: int, topic: str = TOPIC) -> MemoryBroker:
+    """See BrokerModule; its places are the same whatever the topic's name."""
     return MemoryBroker(profile, nodes[0], places)
 
 
@@ -88,6 +88,9 @@ class MemoryBroker:
             return self._node.name if place < len(self._describe().places) else None
         except ClusterError:
             return None
+
+    def remove_places(self) -> None:
+        """See Broker: they end with it."""
 
     def controller(self) -> str | None:
         """See Broker: nobody is elected."""

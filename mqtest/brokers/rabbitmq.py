@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -107,18 +108,19 @@ def boot_error(log: str) -> str | None:
     return f"broker.{found.group(1)}: RabbitMQ does not start with it ({'; '.join(r for r in reasons if r)})"
 
 
-def connect(profile: Profile, nodes: Sequence[Node], places: int) -> RabbitmqBroker:
-    """A driver for the cluster made of these nodes."""
-    return RabbitmqBroker(profile, nodes, places)
+def connect(profile: Profile, nodes: Sequence[Node], places: int, topic: str = TOPIC) -> RabbitmqBroker:
+    """A driver for the cluster made of these nodes, and this topic."""
+    return RabbitmqBroker(profile, nodes, places, topic)
 
 
 class RabbitmqBroker:
     """See mqtest.brokers.Broker."""
 
-    def __init__(self, profile: Profile, nodes: Sequence[Node], places: int) -> None:
+    def __init__(self, profile: Profile, nodes: Sequence[Node], places: int, topic: str) -> None:
         self._profile = profile
         self._nodes = [node for node in nodes if node.role == "broker"]
-        self._queues = [f"{TOPIC}-{place}" for place in range(places)]
+        self._topic = topic
+        self._queues = [f"{topic}-{place}" for place in range(places)]
         self._type = str(profile.settings.get("topic", {}).get("x-queue-type", "classic"))
         self._http = requests.Session()
         self._http.auth = (USER, PASSWORD)
@@ -134,6 +136,11 @@ class RabbitmqBroker:
         for place, queue in enumerate(self._queues):
             node = self._nodes[place % len(self._nodes)]
             self._ask(node, f"queues/%2F/{queue}", put={"durable": True, "arguments": arguments}, timeout_s=10 * ASK_S)
+
+    def remove_places(self) -> None:
+        """See Broker."""
+        for queue in self._queues:
+            self._over_amqp(self._nodes[0], partial(Link.delete, queue=queue, timeout_s=10 * ASK_S))
 
     def settle(self) -> None:
         """It is."""
@@ -209,7 +216,7 @@ class RabbitmqBroker:
             kind=self._profile.kind,
             acknowledged=self._profile.acknowledged,
             addresses=tuple(node.via or f"{node.address}:{AMQP_PORT}" for node in nodes),
-            topic=TOPIC,
+            topic=self._topic,
             places=len(self._queues),
             group=GROUP,
             producer=self._profile.settings.get("producer", {}),

@@ -76,8 +76,9 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
 class RocketMQ:
     """See mqtest.brokers.Broker."""
 
-    def __init__(self, profile: Profile, nodes: Sequence[Node], places: int) -> None:
+    def __init__(self, profile: Profile, nodes: Sequence[Node], places: int, topic: str) -> None:
         self._profile = profile
+        self._topic = topic
         self._places = places
         self._coordinators = [node for node in nodes if node.role == "coordinator"]
         self._brokers = {f"{node.address}:{BROKER_PORT}": node for node in nodes if node.role == "broker"}
@@ -169,7 +170,10 @@ class RocketMQ:
         self._await("every broker to join the controller", missing, timeout_s)
 
     def create_places(self) -> None:
-        self._create_topic(TOPIC, self._places, topic_fields(self._profile.settings.get("topic", {})))
+        self._create_topic(self._topic, self._places, topic_fields(self._profile.settings.get("topic", {})))
+
+    def remove_places(self) -> None:
+        """Nothing: all topics are in one log, which a topic's end does not shorten."""
 
     def settle(self) -> None:
         if len(self._brokers) > 1 and not self._static:
@@ -286,7 +290,7 @@ class RocketMQ:
         master = self._master()
         for address, node in self._brokers.items():
             try:
-                self._topic(address)
+                self._topic_config(address)
             except ClusterError as error:
                 return f"the topic on {node.name} ({error})"
         for coordinator in self._coordinators:
@@ -295,13 +299,13 @@ class RocketMQ:
                 return f"the route to {master} at {coordinator.name}, which says {routed}"
         return None
 
-    def _topic(self, address: str) -> dict[str, Any]:
-        return dict(json.loads(self._call(address, Request.GET_TOPIC_CONFIG, {"topic": TOPIC}).body))
+    def _topic_config(self, address: str) -> dict[str, Any]:
+        return dict(json.loads(self._call(address, Request.GET_TOPIC_CONFIG, {"topic": self._topic}).body))
 
     def _routed(self, coordinator: Node) -> str | None:
         """The topic's master, by a name server."""
         address = f"{coordinator.address}:{NAME_SERVER_PORT}"
-        answer = self._call(address, Request.GET_ROUTE, {"topic": TOPIC, "acceptStandardJsonOnly": "true"})
+        answer = self._call(address, Request.GET_ROUTE, {"topic": self._topic, "acceptStandardJsonOnly": "true"})
         for group in json.loads(answer.body)["brokerDatas"]:
             if "0" in group["brokerAddrs"]:
                 return str(group["brokerAddrs"]["0"])
@@ -320,7 +324,7 @@ class RocketMQ:
             config = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
             check_taken(node.name, asked, config)
             seen |= {f"broker.{key}": config[key].strip() for key in (*TELLING, *asked) if key in config}
-        topic = self._topic(self._master())
+        topic = self._topic_config(self._master())
         attributes = topic.pop("attributes", None) or {}
         wanted: dict[str, Value] = {"readQueueNums": self._places, "writeQueueNums": self._places}
         wanted |= self._profile.settings.get("topic", {})
@@ -344,7 +348,7 @@ class RocketMQ:
     def committed(self) -> Mapping[int, tuple[int, int]]:
         master, told = self._master(), {}
         for place in range(self._places):
-            queue = {"topic": TOPIC, "queueId": str(place)}
+            queue = {"topic": self._topic, "queueId": str(place)}
             asked = {"consumerGroup": CONSUMER_GROUP, **queue}
             with suppress(ClusterError):  # a group that has committed nothing is an error answer
                 offset = self._position(master, Request.QUERY_CONSUMER_OFFSET, asked)
@@ -357,7 +361,7 @@ class RocketMQ:
     def remaining(self, positions: Mapping[int, int]) -> int:
         master, left = self._master(), 0
         for place in range(self._places):
-            queue = {"topic": TOPIC, "queueId": str(place)}
+            queue = {"topic": self._topic, "queueId": str(place)}
             end = self._position(master, Request.GET_MAX_OFFSET, queue)
             read = positions[place] + 1 if place in positions else 0
             left += max(0, end - max(read, self._position(master, Request.GET_MIN_OFFSET, queue)))
@@ -374,7 +378,7 @@ class RocketMQ:
             kind=profile.kind,
             acknowledged=profile.acknowledged,
             addresses=tuple(f"{node.address}:{NAME_SERVER_PORT}" for node in self._coordinators),
-            topic=TOPIC,
+            topic=self._topic,
             places=self._places,
             group=CONSUMER_GROUP,
             producer=profile.settings.get("producer", {}),
@@ -389,6 +393,6 @@ class RocketMQ:
         self._links.clear()
 
 
-def connect(profile: Profile, nodes: Sequence[Node], places: int) -> RocketMQ:
+def connect(profile: Profile, nodes: Sequence[Node], places: int, topic: str = TOPIC) -> RocketMQ:
     """See mqtest.brokers.BrokerModule."""
-    return RocketMQ(profile, nodes, places)
+    return RocketMQ(profile, nodes, places, topic)

@@ -1,14 +1,14 @@
 """The images that a run needs: found, pulled or built, always under one tag of ours.
 
-    base ──┬─> builder ──> toxiproxy, and the jars of kafka and rocketmq
-           └─> agent, kafka, rabbitmq, rocketmq
+    base ──┬─> builder ──> toxiproxy, and the jars of kafka, rocketmq and tools
+           └─> agent, kafka, rabbitmq, rocketmq, tools
 
 A broker's image is the official one where it can be pulled (retagged, so that a compose file names one tag
 either way); else it is built from `compose/images/`, once: an image carries the digest of its recipe and is
 built again only when that changes. Builds take along what this machine needs to reach its registries (the
 certificates it trusts, its proxies, Maven and Go settings), so nothing of that stands in a recipe. Whether
 images can be pulled at all is asked once in a process, with a bound. `python -m mqtest.cluster.images` makes
-all of them beforehand.
+all of them beforehand, but for `tools`, which only `mqtest bench` needs.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ BUILDER: Final = "mqtest/builder:1"
 AGENT: Final = "mqtest/agent:2"
 TOXIPROXY_VERSION: Final = "2.12.0"
 TOXIPROXY: Final = f"mqtest/toxiproxy:{TOXIPROXY_VERSION}"
+PERF_TEST_VERSION: Final = "2.22.1"
+"""of RabbitMQ's PerfTest, a project of its own; the other perf tools have their brokers' versions"""
 
 DEBIAN: Final = "debian:trixie-slim"
 DEBIAN_HERE: Final = "mqtest/debian:trixie"
@@ -114,6 +116,23 @@ def ensure_toxiproxy(progress: Progress) -> Image:
             return there
         _ensure_builder(client, progress)
         return _build(client, "toxiproxy", TOXIPROXY, TOXIPROXY_VERSION, progress)
+
+
+def tool_versions() -> Mapping[str, str]:
+    """Broker -> the version of its perf tool."""
+    return {broker: PERF_TEST_VERSION if broker == "rabbitmq" else image_version(broker) for broker in OFFICIAL}
+
+
+def ensure_tools(progress: Progress) -> Image:
+    """The image of the brokers' own perf tools."""
+    versions = "_".join(tool_versions().values())
+    tag = f"mqtest/tools:{versions}"
+    with _engine() as client:
+        there = _present(client, tag, _digest("tools", versions))
+        if there:
+            return there
+        _ensure_builder(client, progress)
+        return _build(client, "tools", tag, versions, progress)
 
 
 def present(broker: str, version: str) -> Image | None:
