@@ -1,4 +1,4 @@
-"""Where the recipes and the shipped scenarios are: beside the package in a clone, inside it in an installed wheel."""
+"""Where recipes, scenarios and benchmarks are: beside the package in a clone, inside it in an installed wheel."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def recipes() -> Path:
 def scenarios() -> Path:
     """The folder with the scenarios that mqtest ships."""
     return _shipped("scenarios")
+
+
+def benchmarks() -> Path:
+    """The folder with what `mqtest bench` measures."""
+    return _shipped("benchmarks")

@@ -77,6 +77,10 @@ class Workers:
         """The role's workers that have not done their work."""
         return [worker.name for worker in self._workers if worker.plan.role is role and not worker.done]
 
+    def pids(self, role: Role) -> list[int]:
+        """The processes of the role's workers, also of those that have ended."""
+        return [worker.process.pid for worker in self._workers if worker.plan.role is role]
+
     def crash(self, role: Role, numbers: Collection[int] | None = None) -> Evidence:
         """SIGKILL the workers of the role that run (all, or those numbers), together, each in the middle of something.
         Evidence: how each ended (-9), and for producers the sends that were open; empty when none of them ran."""
