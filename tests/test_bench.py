@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mqtest import prune
 from mqtest.bench import alternation, ours, rows, table, tools
 from mqtest.bench.figures import (
     CpuSample,
@@ -476,6 +477,7 @@ def test_a_run_of_ours_is_judged_and_stands_beside_the_tools(embedded: Row, tmp_
     assert "confirmed: 40000 msg/s" in (run_dir / "tools" / "embedded-1-produce.log").read_text()
     assert "| embedded | produce |" in (run_dir / "bench.md").read_text()
     assert live_runs() == set()
+    assert [old.folder for old in prune.runs(tmp_path, ())] == [run_dir]
 
 
 def test_a_tool_that_fails_is_told_and_ours_still_counts(
@@ -516,10 +518,3 @@ def test_without_an_engine_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(EngineError):
         alternation.run([row()], Asked(), tmp_path, SilentWatch())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_folder_of_a_bench_can_be_cleaned_as_any_run(embedded: Row, tmp_path: Path) -> None:
-    from mqtest import prune
-
-    run_dir, _ = alternation.run([embedded], Asked(runs=1, seconds=1.0, warm_up_s=0.1), tmp_path, SilentWatch())
-    assert [old.folder for old in prune.runs(tmp_path, ())] == [run_dir]

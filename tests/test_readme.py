@@ -26,6 +26,7 @@ ELSEWHERE = {
     "mqtest run live": (_TESTS, "# mqtest run live"),
     "mqtest up kafka/acks-all": (_TESTS, "# mqtest up kafka/acks-all"),
     "mqtest attach kafka --bootstrap HOST:PORT": (_TESTS, "# mqtest attach kafka --bootstrap"),
+    "mqtest bench": ("tests/test_bench_docker.py", "# mqtest bench"),
     "mqtest down": (_TESTS, "# mqtest down"),
     "mqtest run durability": (_NIGHTLY, "scenario: durability"),
     "mqtest run chaos": (_NIGHTLY, "scenario: chaos"),

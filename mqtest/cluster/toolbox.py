@@ -21,6 +21,7 @@ from mqtest.cluster.containers import PROJECT_LABEL, ComposeCluster
 from mqtest.cluster.engine import asking, labels
 from mqtest.cluster.images import Image
 from mqtest.errors import ClusterError
+from mqtest.last_words import telling
 
 _LOOK_S: Final = 0.25
 _END_S: Final = 10
@@ -52,7 +53,7 @@ def run(
 ) -> None:
     """Run it until it ends, or `enough()`; at most for `timeout_s`, and until it has said nothing for `quiet_s`.
 
-    Raises ClusterError with its last line when it ended with an error, and EngineError.
+    Raises ClusterError with the line that tells why when it ended with an error, and EngineError.
     """
     with _container(cluster, image, run_id, command) as container:
         listener = threading.Thread(target=_listen, args=(container, heard), daemon=True)
@@ -74,8 +75,8 @@ def run(
                 container.stop(timeout=_END_S)
         listener.join(_END_S)
     if heard.exit_code:
-        last = next((line for line in reversed(heard.lines) if line.strip()), "it said nothing")
-        raise ClusterError(f"the tool ended with exit code {heard.exit_code}: {last.strip()}")
+        said = telling("\n".join(heard.lines)) if heard.lines else "it said nothing"
+        raise ClusterError(f"the tool ended with exit code {heard.exit_code}: {said}")
 
 
 @contextlib.contextmanager
