@@ -28,6 +28,7 @@ from mqtest.bench.figures import (
 )
 from mqtest.bench.rows import Asked, Row
 from mqtest.bench.table import OURS, THEIRS, Compared, Run
+from mqtest.bench.theirs import rewind
 from mqtest.cli import main
 from mqtest.cluster import images, toolbox
 from mqtest.cluster.locks import live_runs
@@ -36,6 +37,7 @@ from mqtest.judge import Judgement
 from mqtest.model import Kind, Verdict, Wiring
 from mqtest.profile import find_profile
 from mqtest.watch import SilentWatch
+from tests import rocketmq_server
 
 S = 1_000_000_000
 
@@ -190,6 +192,29 @@ def test_rocketmqs_producer_has_a_thread_for_each_send_in_flight() -> None:
     assert command[command.index("-n") + 1] == "192.0.2.1:1;192.0.2.2:2"
     consume = tools.rocketmq_consume(job("rocketmq"))
     assert consume[consume.index("-g") + 1] == "t-tool"
+
+
+def test_the_group_of_rocketmqs_consumer_is_made_and_set_to_the_first_message() -> None:
+    server = rocketmq_server.Server(lambda asked: rocketmq_server.answer(asked) if asked.code == 200 else None)
+    try:
+        rewind(replace(job("rocketmq").wiring, addresses=(server.address,)))
+        asked = [one for one in server.asked if one.code in (200, 15)]
+        assert [one.code for one in asked] == [200, 15]
+        assert json.loads(asked[0].body) == {"groupName": "t-tool"}
+        assert asked[1].fields | {} == {"consumerGroup": "t-tool", "topic": "t", "queueId": "0", "commitOffset": "0"}
+    finally:
+        server.close()
+
+
+def test_a_broker_that_refuses_the_group_is_one_line() -> None:
+    server = rocketmq_server.Server(
+        lambda asked: rocketmq_server.answer(asked, code=1, remark="no") if asked.code == 200 else None
+    )
+    try:
+        with pytest.raises(ClusterError, match=r"the group of the tool cannot be set to the first message: .* no"):
+            rewind(replace(job("rocketmq").wiring, addresses=(server.address,)))
+    finally:
+        server.close()
 
 
 # --- figures ---

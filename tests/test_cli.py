@@ -37,7 +37,7 @@ from mqtest.targets import TARGETS
 from mqtest.watch import Watch
 from tests.run_dirs import make_cell, make_run
 
-COMMANDS = ("run", "attach", "check", "report", "list", "doctor", "up", "down", "clean", "version")
+COMMANDS = ("run", "attach", "bench", "check", "report", "list", "doctor", "up", "down", "clean", "version")
 
 
 @dataclass
@@ -104,7 +104,7 @@ def test_the_commands_are_these() -> None:
     assert tuple(sorted(cli.list_commands(click.Context(cli)))) == tuple(sorted(COMMANDS))
 
 
-@pytest.mark.parametrize("command", ["run", "attach", "check", "report", "up", "clean"])
+@pytest.mark.parametrize("command", ["run", "attach", "bench", "check", "report", "up", "clean"])
 def test_help_of_a_command_that_takes_words_has_an_example(command: str) -> None:
     assert f"  mqtest {command} " in CliRunner().invoke(cli, [command, "--help"]).output
 

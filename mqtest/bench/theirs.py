@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -94,14 +95,17 @@ class Theirs:
 
 def rewind(wiring: Wiring) -> None:
     """Let the group of RocketMQ's Consumer begin at the first message: it would begin at the end of a topic that has
-    grown beyond what the broker holds in memory. Raises ClusterError."""
+    grown beyond what the broker holds in memory. The group is made first: a broker refuses positions of one that it
+    does not know (ConsumerManageProcessor). Raises ClusterError."""
+    group = rocketmq_group(wiring)
     try:
         link = Link(master_address(wiring.addresses, wiring.topic, _ASK_S, wiring.access), _ASK_S, wiring.access)
         with contextlib.closing(link):
+            made = json.dumps({"groupName": group}).encode()
+            link.call(Request.UPDATE_AND_CREATE_SUBSCRIPTION_GROUP, body=made, timeout_s=_ASK_S)
             for place in range(wiring.places):
                 queue = {"topic": wiring.topic, "queueId": str(place), "commitOffset": "0"}
-                asked = {"consumerGroup": rocketmq_group(wiring), **queue}
-                link.call(Request.UPDATE_CONSUMER_OFFSET, asked, timeout_s=_ASK_S)
+                link.call(Request.UPDATE_CONSUMER_OFFSET, {"consumerGroup": group, **queue}, timeout_s=_ASK_S)
     except MqtestError as error:
         raise ClusterError(f"the group of the tool cannot be set to the first message: {error}") from error
 
