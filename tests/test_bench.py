@@ -29,12 +29,13 @@ from mqtest.bench.figures import (
 from mqtest.bench.rows import Asked, Row
 from mqtest.bench.table import OURS, THEIRS, Compared, Run
 from mqtest.bench.theirs import rewind
+from mqtest.brokers import TOPIC, broker_module
 from mqtest.cli import main
 from mqtest.cluster import images, toolbox
 from mqtest.cluster.locks import live_runs
 from mqtest.errors import ClusterError, EngineError, UsageError
 from mqtest.judge import Judgement
-from mqtest.model import Kind, Verdict, Wiring
+from mqtest.model import Kind, Node, Verdict, Wiring
 from mqtest.profile import find_profile
 from mqtest.watch import SilentWatch
 from tests import rocketmq_server
@@ -215,6 +216,15 @@ def test_a_broker_that_refuses_the_group_is_one_line() -> None:
             rewind(replace(job("rocketmq").wiring, addresses=(server.address,)))
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("name", ["kafka/acks-all", "rabbitmq/stream", "rocketmq/async-flush"])
+def test_a_driver_can_be_had_for_another_topic(name: str) -> None:
+    profile = find_profile(name)
+    nodes = [Node(f"{profile.broker}-1", "127.0.0.1")]
+    module = broker_module(profile.broker)
+    assert module.connect(profile, nodes, 1, "other")._topic == "other"  # type: ignore[attr-defined]
+    assert module.connect(profile, nodes, 1)._topic == TOPIC  # type: ignore[attr-defined]
 
 
 # --- figures ---

@@ -30,6 +30,7 @@ from mqtest.brokers import Broker, broker_module
 from mqtest.cluster import Cluster, images
 from mqtest.cluster.containers import ComposeCluster
 from mqtest.errors import ClusterError, LedgerError, MqtestError, WaitTimeout
+from mqtest.judge import Judgement
 from mqtest.model import NO_FAULT, Cell, Phases, Workload
 from mqtest.nodes import bring_up, engine_for, require_engine
 from mqtest.plan import expected_s
@@ -144,10 +145,12 @@ class _Bench:
         self._watch.cell_started(cell, self._begun, self._total)
         with ExitStack() as stack:
             mine = self._topic(stack, cluster, cell, "ours")
-            compared.runs.append(self._told(cell, self._ours(mine, cell, compared)))
+            judged = ours.run(self._dir.name, cell, self._folder(cell), mine, compared.facts, self._watch)
+            self._tell(compared, self._ours(judged, cell))
             theirs = self._topic(stack, cluster, cell, "tool")
             read = mine if compared.row.tool.reads_ours else theirs
-            compared.runs.append(self._told(cell, self._theirs(tool, theirs, read, cell)))
+            self._tell(compared, self._theirs(tool, theirs, read, cell))
+        self._watch.cell_judged(cell.id, judged.row)
 
     def _topic(self, stack: ExitStack, cluster: Cluster, cell: Cell, side: str) -> Broker:
         """A fresh topic, removed when the pair is over."""
@@ -159,11 +162,9 @@ class _Bench:
         broker.await_ready(cell.phases.up_s)
         return broker
 
-    def _ours(self, broker: Broker, cell: Cell, compared: Compared) -> Run:
-        folder = self._dir / "runs" / cell.id
-        judged = ours.run(self._dir.name, cell, folder, broker, compared.facts, self._watch)
-        self._watch.cell_judged(cell.id, judged.row)
+    def _ours(self, judged: Judgement, cell: Cell) -> Run:
         why = ours.why_not(judged)
+        folder = self._folder(cell)
         produced, consumed = ours.figures(folder, self._asked.seconds) if why is None else (None, None)
         if not self._asked.keep_ledgers:
             for column in (folder / "ledger").glob("*/*.npy"):
@@ -181,9 +182,12 @@ class _Bench:
             why = str(error)
         return Run(number=cell.repeat, side=THEIRS, produce=produced, consume=consumed, why=why)
 
-    def _told(self, cell: Cell, run: Run) -> Run:
-        self._watch.note(f"{cell.id} {run}")
-        return run
+    def _tell(self, compared: Compared, run: Run) -> None:
+        compared.runs.append(run)
+        self._watch.note(str(run))
+
+    def _folder(self, cell: Cell) -> Path:
+        return self._dir / "runs" / cell.id
 
 
 def _remove(broker: Broker) -> None:

@@ -124,7 +124,7 @@ _HEADERS: Final = (
     "wanted",
     "CPU a message: mqtest",
     "tool",
-    "runs",
+    "runs that count",
 )
 
 
