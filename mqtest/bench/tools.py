@@ -5,7 +5,7 @@ PerfTest 2.22.1 and rocketmq-example 5.5.0. A tool gets the same settings as our
 beyond them is the row's `tool` table. Rules, from the tools' sources:
 - ProducerPerformance counts a record when its acknowledgement came. It has no duration, so it is ended by a signal.
 - ConsumerPerformance leaves the time to join its group out (`fetch.time.ms`), and does not tell of the last part of a
-  second. PerfTest's last second is cut short by the end of the queue, and is left out.
+  second. PerfTest's last report may be cut short by the end, and is left out.
 - RocketMQ's Producer and Consumer print the mean of the last nine seconds. So the producer reports every nine seconds,
   and of the consumer, which reports every second, the best nine seconds count; none when all fell into one report.
 """
@@ -123,18 +123,19 @@ def rabbitmq_produce(job: Job) -> list[str]:
     flags = [("persistent", producer.get("delivery_mode") == 2), ("mandatory", bool(producer.get("mandatory")))]
     return [
         *_perf_test(job, producers=1, consumers=0),
-        *("--exchange", "", "--routing-key", _queue(job), "--size", str(job.size_bytes), "--confirm", str(job.window)),
+        *("--exchange", "amq.default", "--routing-key", _queue(job)),
+        *("--size", str(job.size_bytes), "--confirm", str(job.window)),
         *(word for flag, wanted in flags if wanted for word in ("--flag", flag)),
     ]
 
 
 def rabbitmq_consume(job: Job) -> list[str]:
-    """PerfTest with one consumer, until nothing comes for a second."""
+    """PerfTest with one consumer, until it has all messages."""
     stream = ("--consumer-args", "x-stream-offset=first") if job.wiring.kind is Kind.LOG else ()
     prefetch, every = job.wiring.consumer["prefetch"], job.options["multi-ack-every"]
     return [
         *_perf_test(job, producers=0, consumers=1),
-        *("--qos", str(prefetch), "--multi-ack-every", str(every), *stream, "--exit-when", "idle"),
+        *("--qos", str(prefetch), "--multi-ack-every", str(every), *stream, "--cmessages", str(job.messages)),
     ]
 
 
