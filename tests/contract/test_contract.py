@@ -81,6 +81,21 @@ def test_wiring_travels_as_json(rig: Rig) -> None:
     assert msgspec.json.decode(msgspec.json.encode(wiring), type=Wiring) == wiring
 
 
+def test_another_topic_comes_and_goes_and_the_first_one_stays(rig: Rig) -> None:
+    if not rig.subject.real:
+        pytest.skip("the memory broker has one set of places, whatever the topic's name")
+    other = rig.module.connect(rig.profile, rig.cluster.nodes, 1, "contract-other")
+    other.create_places()
+    other.await_ready(60)
+    assert other.wiring().topic == "contract-other"
+    assert other.remaining({}) == 0
+    other.remove_places()
+    if rig.profile.broker != "rocketmq":  # where a group has a leader, not a topic
+        wait_until(lambda: other.leader(0) is None, 30, "the other topic to be gone", swallow=(ClusterError,))
+    other.close()
+    rig.broker.await_ready(60)
+
+
 def test_consumer_gets_all_and_again_what_it_did_not_acknowledge(rig: Rig) -> None:
     sender = Sender(rig)
     bodies = [sender.body(seq, size) for seq, size in enumerate((64, 65536) * 20)]
