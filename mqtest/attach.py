@@ -43,7 +43,7 @@ from mqtest.load import Load
 from mqtest.lookout import Lookout, signs
 from mqtest.model import Cell, Consume, Fault, Kind, Phases, Workload
 from mqtest.runner import RUN_FILE, new_run
-from mqtest.watch import Watch
+from mqtest.watch import CellWatch, Watch
 
 ATTACHED = "attached"
 """the fault's name"""
@@ -94,9 +94,9 @@ def run(asked: Attachment, results: Path, watch: Watch, enough: Callable[[], boo
             _write_run(run_dir, asked, cell)
             watch.run_planned([cell], asked.for_s or 0.0, 0)
             watch.run_opened(run_dir)
-            watch.cell_started(cell, 1, 1)
+            begun = watch.cell_started(cell, 1, 1)
             try:
-                AttachedCell(asked, cell, cluster, run_dir, watch, enough).run(found)
+                AttachedCell(asked, cell, cluster, run_dir, begun, enough).run(found)
                 watch.cell_judged(cell.id, judge(run_dir / "cells" / cell.id).row)
             finally:
                 watch.run_ended()
@@ -132,7 +132,7 @@ class AttachedCell:
         cell: Cell,
         cluster: Foreign,
         run_dir: Path,
-        watch: Watch,
+        watch: CellWatch,
         enough: Callable[[], bool],
     ) -> None:
         self._asked = asked

@@ -36,7 +36,7 @@ from mqtest.model import Cell, Verdict
 from mqtest.nodes import bring_up
 from mqtest.schedule import timeline
 from mqtest.targets import Stand
-from mqtest.watch import Watch
+from mqtest.watch import CellWatch
 
 _REJOIN_S = 20.0
 """at most, for all nodes to be up again before the next one is restarted"""
@@ -45,8 +45,12 @@ _REJOIN_S = 20.0
 class CellRun:
     """One cell from nothing to a folder that can be judged."""
 
-    def __init__(self, run_id: str, cell: Cell, folder: Path, *, keep: bool, watch: Watch) -> None:
-        self._run_id = run_id
+    def __init__(
+        self, run_id: str, cell: Cell, folder: Path, *, keep: bool, watch: CellWatch, held_as: str | None = None
+    ) -> None:
+        """`held_as`: the run by whose name this machine holds a lock, and labels what is made for the cell; the run
+        itself where that is None."""
+        self._held_as = held_as or run_id
         self._cell = cell
         self._folder = folder
         self._keep = keep
@@ -56,7 +60,7 @@ class CellRun:
         self._journal = Journal(folder, watch)
         self._run_number = zlib.crc32(f"{run_id}/{cell.id}".encode())
         self._load = Load(
-            run=run_id,
+            run=self._held_as,
             run_number=self._run_number,
             cell_dir=folder,
             library=client(cell.profile.client),
@@ -112,7 +116,7 @@ class CellRun:
     def _up(self, stack: ExitStack) -> tuple[Cluster, Broker]:
         cell = self._cell
         with self._journal.stage("containers"):
-            cluster = bring_up(cell, self._run_id, self._folder, self._journal.note)
+            cluster = bring_up(cell, self._held_as, self._folder, self._journal.note)
         stack.callback(self._down, cluster)
         self._record["image"] = dict(cluster.image)
         broker = self._connect(cluster)

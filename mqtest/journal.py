@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mqtest.ledger import EventsWriter
-from mqtest.watch import Watch
+from mqtest.watch import CellWatch
 
 
 class Journal:
     """The events of the cell in `cell_dir`."""
 
-    def __init__(self, cell_dir: Path, watch: Watch, mask: Callable[[str], str] = str) -> None:
+    def __init__(self, cell_dir: Path, watch: CellWatch, mask: Callable[[str], str] = str) -> None:
         self._lock = threading.Lock()
         self._watch = watch
         self._mask = mask

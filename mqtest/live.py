@@ -1,9 +1,9 @@
 """What a person sees while a run goes on: a live screen on a terminal, plain lines everywhere else.
 
-Both are a Watch and write to stderr, so that stdout carries only the result. The screen shows the cell, its phase,
-the rate, what was acknowledged, the gap so far, the time left, and the cells judged so far; the plain one writes a
-line a phase and a line a judged cell, without a control code. Times left are the plan's guess, corrected by how long
-the finished cells took.
+Both are a Watch and write to stderr, so that stdout carries only the result. The screen shows each cell that goes on,
+its phase, the rate, what was acknowledged, the gap so far, the time left, and the cells judged so far; the plain one
+writes a line a phase and a line a judged cell, without a control code. Times left are the plan's guess, corrected by
+how long the finished cells took.
 """
 
 from __future__ import annotations
@@ -112,7 +112,6 @@ class PlainWatch:
 
     def __init__(self, say: Callable[[str], None] = lambda text: click.echo(text, err=True)) -> None:
         self._say = say
-        self._cell = ""
         self.run_dir: Path | None = None
         """the run's folder, once there is one"""
 
@@ -125,29 +124,41 @@ class PlainWatch:
         self.run_dir = run_dir
         self._say(f"results in {run_dir}")
 
-    def cell_started(self, cell: Cell, index: int, total: int) -> None:
+    def cell_started(self, cell: Cell, index: int, total: int) -> PlainCell:
         """See Watch."""
-        self._cell = f"[{index}/{total}] {cell.id}"
-        self._say(f"{self._cell}: {cell.profile.path} under {cell.fault}, repeat {cell.repeat}")
-
-    def phase(self, name: str) -> None:
-        """See Watch."""
-        self._say(f"{self._cell}: {name}")
-
-    def progress(self, now: Progress) -> None:
-        """See Watch; nothing, figures stand in the judged line."""
+        started = PlainCell(f"[{index}/{total}] {cell.id}", self._say)
+        started.note(f"{cell.profile.path} under {cell.fault}, repeat {cell.repeat}")
+        return started
 
     def note(self, text: str) -> None:
         """See Watch."""
-        self._say(f"{self._cell}: {text}" if self._cell else text)
+        self._say(text)
 
     def cell_judged(self, cell_id: str, row: Mapping[str, object]) -> None:
         """See Watch."""
         self._say(f"= {judged_line(cell_id, row)}")
-        self._cell = ""
 
     def run_ended(self) -> None:
         """See Watch."""
+
+
+class PlainCell:
+    """The lines of one cell."""
+
+    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+        self._name = name
+        self._say = say
+
+    def phase(self, name: str) -> None:
+        """See CellWatch."""
+        self.note(name)
+
+    def progress(self, now: Progress) -> None:
+        """See CellWatch; nothing, figures stand in the judged line."""
+
+    def note(self, text: str) -> None:
+        """See CellWatch."""
+        self._say(f"{self._name}: {text}")
 
 
 class ScreenWatch:
@@ -158,15 +169,13 @@ class ScreenWatch:
         self.run_dir: Path | None = None
         """the run's folder, once there is one"""
         self._left = TimeLeft(clock)
-        self._title = Text("starting")
-        self._phase = ""
-        self._phase_begun = clock()
-        self._figures: dict[str, str] = {}
-        self._acked: deque[tuple[float, int]] = deque()
-        self._gap_s = 0.0
+        self._cells: dict[str, ScreenCell] = {}
+        """those that go on, by id"""
         self._notes: deque[str] = deque(maxlen=_NOTES_SHOWN)
         self._judged: deque[tuple[str, Mapping[str, object]]] = deque(maxlen=_JUDGED_SHOWN)
-        self._live = Live(get_renderable=self.screen, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            get_renderable=self.screen, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
+        )
 
     def run_planned(self, plan_cells: Sequence[Cell], expected_s: float, disk_mb: int) -> None:
         """See Watch."""
@@ -179,21 +188,65 @@ class ScreenWatch:
         self.run_dir = run_dir
         self.note(f"results in {run_dir}")
 
-    def cell_started(self, cell: Cell, index: int, total: int) -> None:
+    def cell_started(self, cell: Cell, index: int, total: int) -> ScreenCell:
         """See Watch."""
-        self._title = Text.assemble(
+        title = Text.assemble(
             f"cell {index} of {total}  ", (cell.profile.path, "bold"), f" under {cell.fault}, repeat {cell.repeat}"
         )
-        self._figures, self._gap_s = {}, 0.0
-        self._acked.clear()
+        started = ScreenCell(title, self._clock, lambda text: self._note_of(cell, text))
+        self._cells = {**self._cells, cell.id: started}  # whole: the screen is drawn by a thread of its own
+        return started
+
+    def note(self, text: str) -> None:
+        """See Watch."""
+        self._notes.append(" ".join(text.split()))
+
+    def cell_judged(self, cell_id: str, row: Mapping[str, object]) -> None:
+        """See Watch."""
+        self._left.cell_done()
+        self._cells = {name: cell for name, cell in self._cells.items() if name != cell_id}
+        self._judged.append((cell_id, dict(row)))
+
+    def run_ended(self) -> None:
+        """See Watch."""
+        self._live.stop()
+
+    def screen(self) -> RenderableType:
+        """The screen as it stands now."""
+        lines = Table.grid(padding=(0, 2))
+        lines.add_row("run", ProgressBar(total=1.0, completed=self._left.share, width=60))
+        lines.add_row("time left", f"about {duration(self._left.seconds)}")
+        parts: list[RenderableType] = [lines]
+        parts += [part for cell in self._cells.values() for part in cell.parts()]
+        parts += [Text(f"· {note}", style="dim", no_wrap=True, overflow="ellipsis") for note in self._notes]
+        parts += [
+            Text(judged_line(cell_id, row), style=STYLES[verdict_of(row)], no_wrap=True, overflow="ellipsis")
+            for cell_id, row in self._judged
+        ]
+        return Group(*parts)
+
+    def _note_of(self, cell: Cell, text: str) -> None:
+        self.note(f"{cell.id}: {text}" if len(self._cells) > 1 else text)
+
+
+class ScreenCell:
+    """One cell on the screen."""
+
+    def __init__(self, title: Text, clock: Clock, note: Callable[[str], None]) -> None:
+        self._title = title
+        self._clock = clock
+        self._note = note
+        self._figures: dict[str, str] = {}
+        self._acked: deque[tuple[float, int]] = deque()
+        self._gap_s = 0.0
         self.phase("up")
 
     def phase(self, name: str) -> None:
-        """See Watch."""
+        """See CellWatch."""
         self._phase, self._phase_begun = name, self._clock()
 
     def progress(self, now: Progress) -> None:
-        """See Watch."""
+        """See CellWatch."""
         if self._phase in _LOAD_IS_OVER:
             age = "all sent"
         else:
@@ -209,33 +262,16 @@ class ScreenWatch:
         }
 
     def note(self, text: str) -> None:
-        """See Watch."""
-        self._notes.append(" ".join(text.split()))
+        """See CellWatch."""
+        self._note(text)
 
-    def cell_judged(self, cell_id: str, row: Mapping[str, object]) -> None:
-        """See Watch."""
-        self._left.cell_done()
-        self._judged.append((cell_id, dict(row)))
-
-    def run_ended(self) -> None:
-        """See Watch."""
-        self._live.stop()
-
-    def screen(self) -> RenderableType:
-        """The screen as it stands now."""
+    def parts(self) -> list[RenderableType]:
+        """Its title and figures as they stand now."""
         lines = Table.grid(padding=(0, 2))
-        lines.add_row("run", ProgressBar(total=1.0, completed=self._left.share, width=60))
-        lines.add_row("time left", f"about {duration(self._left.seconds)}")
         lines.add_row("phase", f"{self._phase}, for {duration(self._clock() - self._phase_begun)}")
         for name, text in self._figures.items():
             lines.add_row(name, text)
-        parts: list[RenderableType] = [self._title, lines]
-        parts += [Text(f"· {note}", style="dim", no_wrap=True, overflow="ellipsis") for note in self._notes]
-        parts += [
-            Text(judged_line(cell_id, row), style=STYLES[verdict_of(row)], no_wrap=True, overflow="ellipsis")
-            for cell_id, row in self._judged
-        ]
-        return Group(*parts)
+        return [self._title, lines]
 
     def _rate(self, acked: int) -> float:
         now = self._clock()

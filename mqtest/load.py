@@ -24,7 +24,7 @@ from mqtest.errors import ClusterError, WaitTimeout
 from mqtest.journal import Journal
 from mqtest.ledger import load_sends
 from mqtest.model import RUNNER, Consume, Phases, Wiring, Workload
-from mqtest.watch import Progress, Watch
+from mqtest.watch import CellWatch, Progress
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
 
@@ -49,7 +49,7 @@ class Load:
         workload: Workload,
         phases: Phases,
         journal: Journal,
-        watch: Watch,
+        watch: CellWatch,
     ) -> None:
         self._run_number = run_number
         self._ledger, self._logs = cell_dir / "ledger", cell_dir / "logs"

@@ -43,9 +43,14 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
     )
 
 
+def need_engine(cells: Iterable[Cell]) -> bool:
+    """Whether any of the cells needs containers."""
+    return any(cell.profile.broker != _EMBEDDED for cell in cells)
+
+
 def require_engine(cells: Iterable[Cell]) -> None:
     """Raises EngineError, in one line, when cells need containers and no fit engine answers."""
-    if all(cell.profile.broker == _EMBEDDED for cell in cells):
+    if not need_engine(cells):
         return
 
     from mqtest import doctor
@@ -57,7 +62,7 @@ def require_engine(cells: Iterable[Cell]) -> None:
 def engine_for(cells: Iterable[Cell], run_id: str, progress: Callable[[str], None], *, keep: bool) -> Iterator[None]:
     """Around the cells of a run: clear what dead runs left, then take this run's own agent, network guard and disks
     away, on every way out. With `keep` they stay with the cluster that was left up. Nothing without containers."""
-    if all(cell.profile.broker == _EMBEDDED for cell in cells):
+    if not need_engine(cells):
         yield
         return
 

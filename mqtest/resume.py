@@ -44,6 +44,7 @@ def command(asked: Mapping[str, Any], run_dir: Path) -> str:
     words += [word for pair in asked["assign"] for word in ("--set", pair)]
     words += [word for key in ("repeat", "seed") if asked[key] is not None for word in (f"--{key}", str(asked[key]))]
     words += ["--shard", "/".join(map(str, asked["shard"]))] if asked["shard"] else []
+    words += ["--ray", asked["ray"]] if asked["ray"] else []
     return shlex.join([*words, "--resume", str(run_dir)])
 
 

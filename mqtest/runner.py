@@ -1,10 +1,11 @@
-"""The cells of a run, one after the other, each in a folder of its own; what an interrupted run leaves is whole.
+"""The cells of a run, each in a folder of its own; what an interrupted run leaves is whole.
 
     results/<utc>-<scenario>/run.json                what was asked; `planned`: ids of all cells
                              lock                     held while the run lives
                              cells/<id>/              cell.json, ledger/, logs/ (see ledger.py)
                              aborted/<id>-<n>/        cells that a stopped run did not finish, kept by --resume
-A cell is finished when its cell.json says so. The phases of one cell are in cell_run.py.
+A cell is finished when its cell.json says so. The phases of one cell are in cell_run.py. An Executor runs the cells:
+here, one after the other, or spread over hosts (grid.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from mqtest import __version__, host
 from mqtest.brokers import broker_module
@@ -33,33 +36,72 @@ from mqtest.watch import Watch
 RUN_FILE = "run.json"
 
 
-def run(scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Path | None, watch: Watch) -> Path:
-    """Run all cells of a plan that are not finished yet; returns the run's folder.
+class Executor(Protocol):
+    """Runs cells, each into `run_dir`/cells/<id>, and tells the watch: `cell_started` and `cell_judged` of each."""
 
-    A cell that fails is recorded and the run goes on; an EngineError ends it. On KeyboardInterrupt the cell
-    heals, the cluster is removed, and it is raised again.
-    """
-    require_engine(plan.cells)
-    with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
-        if resume is None:
-            _write_run(run_dir, scenario, plan)
+    @property
+    def at_a_time(self) -> int:
+        """How many cells run at the same time."""
+
+    def run(self, run_dir: Path, cells: Sequence[Cell], watch: Watch) -> None:
+        """Run them all. A cell that fails is recorded and the others go on; an EngineError ends it. On
+        KeyboardInterrupt every cell heals, its cluster is removed, and it is raised again."""
+
+
+def run(
+    scenario: Scenario, plan: Plan, results: Path, *, keep: bool, ray: str | None, resume: Path | None, watch: Watch
+) -> Path:
+    """Run all cells of a plan that are not finished yet, on this machine or on the hosts of the Ray cluster at `ray`;
+    returns the run's folder. Raises what Executor.run raises."""
+    with _executor(plan.cells, keep, ray) as executor, _run_dir(scenario, plan, results, resume) as run_dir:
         todo = _unfinished(run_dir, plan.cells)
-        watch.run_planned(todo, sum(expected_s(c) for c in todo), plan.disk_mb)
+        watch.run_planned(todo, sum(expected_s(c) for c in todo) / executor.at_a_time, plan.disk_mb)
         watch.run_opened(run_dir)
         try:
-            _run_cells(run_dir, todo, keep, watch)
+            executor.run(run_dir, todo, watch)
         finally:
             watch.run_ended()
     return run_dir
 
 
-def _run_cells(run_dir: Path, cells: Sequence[Cell], keep: bool, watch: Watch) -> None:
-    with engine_for(cells, run_dir.name, watch.note, keep=keep):
-        for number, cell in enumerate(cells, 1):
-            watch.cell_started(cell, number, len(cells))
-            folder = run_dir / "cells" / cell.id
-            CellRun(run_dir.name, cell, folder, keep=keep, watch=watch).run()
-            watch.cell_judged(cell.id, judge(folder).row)
+@dataclass(frozen=True, slots=True)
+class Here:
+    """An Executor: on this machine, one cell after the other. `keep` leaves the cluster of a failed cell up."""
+
+    keep: bool
+    at_a_time: int = 1
+
+    def run(self, run_dir: Path, cells: Sequence[Cell], watch: Watch) -> None:
+        """See Executor."""
+        with engine_for(cells, run_dir.name, watch.note, keep=self.keep):
+            for number, cell in enumerate(cells, 1):
+                folder = run_dir / "cells" / cell.id
+                begun = watch.cell_started(cell, number, len(cells))
+                CellRun(run_dir.name, cell, folder, keep=self.keep, watch=begun).run()
+                watch.cell_judged(cell.id, judge(folder).row)
+
+
+@contextmanager
+def _executor(cells: Sequence[Cell], keep: bool, ray: str | None) -> Iterator[Executor]:
+    """Raises UsageError and EngineError before anything is made."""
+    if ray is None:
+        require_engine(cells)
+        yield Here(keep)
+        return
+
+    from mqtest import grid, ray_hosts
+
+    with ray_hosts.connected(ray, cells) as hosts:
+        yield grid.Grid(hosts)
+
+
+@contextmanager
+def _run_dir(scenario: Scenario, plan: Plan, results: Path, resume: Path | None) -> Iterator[Path]:
+    """The run's folder, new with its run.json or the one that is resumed, and its lock."""
+    with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
+        if resume is None:
+            _write_run(run_dir, scenario, plan)
+        yield run_dir
 
 
 def up(profile: Profile, nodes: int, progress: Callable[[str], None]) -> tuple[Node, ...]:

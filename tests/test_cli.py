@@ -50,9 +50,23 @@ class FakeRunner:
     asked: dict[str, Any] = field(default_factory=dict)
 
     def run(
-        self, scenario: Scenario, plan: Plan, results: Path, *, keep: bool, resume: Path | None, watch: Watch
+        self,
+        scenario: Scenario,
+        plan: Plan,
+        results: Path,
+        *,
+        keep: bool,
+        ray: str | None,
+        resume: Path | None,
+        watch: Watch,
     ) -> Path:
-        self.asked = {"keep": keep, "resume": resume, "seed": plan.seed, "cells": [cell.id for cell in plan.cells]}
+        self.asked = {
+            "keep": keep,
+            "ray": ray,
+            "resume": resume,
+            "seed": plan.seed,
+            "cells": [cell.id for cell in plan.cells],
+        }
         facts = {"title": scenario.title, "text": scenario.text, "must_lose": [str(f) for f in scenario.must_lose]}
         run_dir = resume or make_run(results, "the-run", self.asked["cells"], scenario=facts, seed=plan.seed)
         watch.run_planned(plan.cells, plan.expected_s, plan.disk_mb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mqtest import live
 from mqtest.live import PlainWatch, ScreenWatch, TimeLeft, duration, judged_line, planned_line
 from mqtest.model import Cell, Duplicates, Kind, Order, Phases, Profile, Promise, Workload
 from mqtest.schedule import parse_fault
-from mqtest.watch import Progress, SilentWatch, Watch
+from mqtest.watch import CellWatch, Progress, SilentWatch, Watch
 
 PROMISE = Promise(survives=("none",), duplicates=Duplicates.NONE, order=Order.PLACE, source="test")
 PROFILE = Profile(
@@ -41,13 +42,14 @@ class Clock:
         return self.now_s
 
 
-def watch_a_cell(watch: Watch) -> None:
+def watch_a_cell(watch: Watch) -> CellWatch:
     watch.run_planned([CELL, CELL], 120.0, 192)
     watch.run_opened(Path("results/r"))
-    watch.cell_started(CELL, 1, 2)
-    watch.phase("steady")
-    watch.progress(Progress(2100, 2000, 5, 1, 2, 300, 0.5, 2000.0))
-    watch.note("leader is kafka-1")
+    cell = watch.cell_started(CELL, 1, 2)
+    cell.phase("steady")
+    cell.progress(Progress(2100, 2000, 5, 1, 2, 300, 0.5, 2000.0))
+    cell.note("leader is kafka-1")
+    return cell
 
 
 def test_duration() -> None:
@@ -111,11 +113,11 @@ def shown(watch: ScreenWatch) -> str:
 def test_the_screen_shows_cell_phase_rate_acked_gap_time_left_and_verdicts() -> None:
     clock = Clock()
     watch = ScreenWatch(Console(file=io.StringIO(), width=140, force_terminal=True), clock)
-    watch_a_cell(watch)
+    cell = watch_a_cell(watch)
     clock.now_s += 1
-    watch.progress(Progress(4100, 4000, 5, 1, 2, 300, 2.5, 2000.0))
+    cell.progress(Progress(4100, 4000, 5, 1, 2, 300, 2.5, 2000.0))
     clock.now_s += 1
-    watch.progress(Progress(4200, 4050, 5, 1, 2, 300, 0.1, 2000.0))
+    cell.progress(Progress(4200, 4050, 5, 1, 2, 300, 0.1, 2000.0))
     text = shown(watch)
     for part in (
         "cell 1 of 2  kafka/acks-1 under kill:all, repeat 1",
@@ -137,9 +139,9 @@ def test_the_screen_shows_cell_phase_rate_acked_gap_time_left_and_verdicts() -> 
 def test_the_screen_forgets_the_figures_of_the_cell_before() -> None:
     watch = ScreenWatch(Console(file=io.StringIO(), width=140, force_terminal=True), Clock())
     watch_a_cell(watch)
-    watch.cell_started(CELL, 2, 2)
+    cell = watch.cell_started(CELL, 2, 2)
     assert "acked per s" not in shown(watch)
-    watch.progress(Progress(0, 0, 0, 0, 0, 0, None, None))
+    cell.progress(Progress(0, 0, 0, 0, 0, 0, None, None))
     assert "0 acked per s (as fast as it goes)" in shown(watch)
     assert "none yet, longest gap so far 0.0 s" in shown(watch)
     watch.run_ended()
@@ -147,9 +149,9 @@ def test_the_screen_forgets_the_figures_of_the_cell_before() -> None:
 
 def test_no_ack_is_no_gap_once_everything_is_sent() -> None:
     watch = ScreenWatch(Console(file=io.StringIO(), width=140, force_terminal=True), Clock())
-    watch_a_cell(watch)
-    watch.phase("audit")
-    watch.progress(Progress(2100, 2100, 0, 0, 0, 0, 9.0, 2000.0))
+    cell = watch_a_cell(watch)
+    cell.phase("audit")
+    cell.progress(Progress(2100, 2100, 0, 0, 0, 0, 9.0, 2000.0))
     assert "all sent, longest gap so far 0.5 s" in shown(watch)
     watch.run_ended()
 
@@ -185,4 +187,23 @@ def test_the_silent_watch_takes_every_call() -> None:
     watch_a_cell(watch)
     watch.cell_judged(CELL.id, LOST)
     watch.run_ended()
-    assert set(dir(SilentWatch)) >= {name for name in dir(Watch) if not name.startswith("_")}
+    names = {*dir(Watch), *dir(CellWatch)}
+    assert set(dir(SilentWatch)) >= {name for name in names if not name.startswith("_")}
+
+
+def test_cells_on_several_hosts_have_lines_and_screens_of_their_own() -> None:
+    lines: list[str] = []
+    other = replace(CELL, id="001-kafka", index=1)
+    for watch in (PlainWatch(lines.append), ScreenWatch(Console(file=io.StringIO(), width=140), Clock())):
+        first, second = watch.cell_started(CELL, 1, 2), watch.cell_started(other, 2, 2)
+        first.phase("steady")
+        second.note("on host-b")
+        first.note("on host-a")
+    assert lines[-3:] == ["[1/2] 002-kafka: steady", "[2/2] 001-kafka: on host-b", "[1/2] 002-kafka: on host-a"]
+    text = shown(watch)
+    for part in ("cell 1 of 2", "steady, for 0 s", "cell 2 of 2", "up, for 0 s", "· 001-kafka: on host-b"):
+        assert part in text
+    watch.cell_judged(CELL.id, LOST)
+    second.note("leader is kafka-1")
+    assert "cell 1 of 2" not in shown(watch)
+    assert "· leader is kafka-1" in shown(watch)

@@ -41,6 +41,9 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @click.option(
     "--shard", metavar="I/N", callback=lambda _c, _p, value: _shard(value), help="Every N-th cell from the I-th."
 )
+@click.option(
+    "--ray", metavar="ADDRESS", help="Spread the cells over the hosts of a Ray cluster: HOST:PORT of its head, or auto."
+)
 @click.option("--keep", is_flag=True, help="Leave the cluster of a failed cell up, to look at it.")
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live screen, as in CI.")
@@ -55,6 +58,7 @@ def run(
     assign: tuple[str, ...],
     dry_run: bool,
     shard: tuple[int, int] | None,
+    ray: str | None,
     keep: bool,
     results: Path,
     plain: bool,
@@ -71,7 +75,10 @@ def run(
       mqtest run chaos --set schedule.chaos.lasts_s=1800
       mqtest run my/scenario.toml --dry-run
       mqtest run durability --shard 2/4        the second of four machines; merge with `mqtest report`
+      mqtest run durability --ray auto         on all hosts of the Ray cluster that this machine is a node of
     """
+    if keep and ray is not None:
+        raise click.UsageError("--keep leaves a cluster up on this machine: it does not go with --ray")
     from mqtest import axes, plan
     from mqtest import resume as resuming
     from mqtest import scenario as scenarios
@@ -90,7 +97,7 @@ def run(
     say(f"{loaded.title}: {loaded.question} (seed {planned.seed})")
     watch = live.watch(plain=plain)
     try:
-        run_dir = runner.run(loaded, planned, results, keep=keep, resume=resume, watch=watch)
+        run_dir = runner.run(loaded, planned, results, keep=keep, ray=ray, resume=resume, watch=watch)
     except BaseException as error:  # whatever ended it: the cells that finished are in the report
         watch.run_ended()
         if watch.run_dir is not None:

@@ -14,7 +14,16 @@ from rich.table import Table
 
 from mqtest import __version__
 from mqtest.report import terminal
-from mqtest.report.collect import Collected, cell_folders, collect, differences, judge_cell, store_verdict, write
+from mqtest.report.collect import (
+    Collected,
+    cell_folders,
+    collect,
+    differences,
+    judge_cell,
+    lost_hosts,
+    store_verdict,
+    write,
+)
 from mqtest.report.csv_table import csv_text
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
@@ -32,7 +41,7 @@ class RunReport:
     out_dir: Path
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
-    """what the run does not prove about its own eyes, one line each"""
+    """what the run does not prove about its own eyes, and which cells lost their hosts, one line each"""
     unfinished: tuple[str, ...]
     """ids of cells that were planned and did not finish"""
     exit_code: int
@@ -74,7 +83,7 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
     return RunReport(
         out_dir=out_dir,
         rows=collected.rows,
-        notes=teeth(all_groups, must_lose(collected)),
+        notes=teeth(all_groups, must_lose(collected)) + lost_hosts(collected.cells),
         unfinished=collected.unfinished,
         exit_code=exit_code(collected.rows, len(collected.unfinished)),
         table=terminal.table(all_groups, title),

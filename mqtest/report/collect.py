@@ -126,6 +126,15 @@ def judge_cell(folder: Path) -> JudgedCell:
     )
 
 
+def lost_hosts(cells: Sequence[JudgedCell]) -> tuple[str, ...]:
+    """A line for each cell whose host died, so that it ran again on another one (grid.py)."""
+    return tuple(
+        f"{cell.id}: lost with its host, and run again: {'; '.join(lost)}"
+        for cell in cells
+        if (lost := cell.facts.get("lost_hosts"))
+    )
+
+
 def store_verdict(cell: JudgedCell) -> None:
     """Write the cell's verdict.json: verdict, reason, row, findings."""
     write(cell.folder / VERDICT, json.dumps(_as_stored(cell), indent=1, default=str) + "\n")
