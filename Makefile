@@ -21,10 +21,10 @@ demo: setup ## set-up, then six cells on real brokers: who loses acknowledged me
 check: venv ## lint, types and the tests that need no Docker engine: under a minute
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
-	$(BIN)/pytest -q -m "not docker" -n 4 --dist worksteal
+	$(BIN)/pytest -q -m "not docker and not ray" -n 4 --dist worksteal
 
 test: setup check ## set-up, then every check and test, those on real brokers too
-	$(BIN)/pytest -q -m docker
+	$(BIN)/pytest -q -m "docker or ray"
 
 uninstall: ## takes back what the set-up did: our containers and images, packages, sources, engine, .venv
 	@sh compose/setup.sh undo

@@ -37,10 +37,10 @@ def unpack(archive: Path, folder: Path) -> None:
     whole; nothing is left of it then."""
     beside = archive.with_name(f"{archive.name}.unpacked")
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(beside, filter="data")
-        with gzip.open(archive) as stream:  # the checksum stands behind the last file
-            while stream.read(CHUNK_BYTES):
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(beside, filter="data")
+            while stream.read(CHUNK_BYTES):  # to the checksum, which stands behind the last file
                 pass
         beside.rename(folder)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -31,12 +31,12 @@ class Board:
 
 
 def here() -> Versions:
-    """The versions on this machine; mqtest `no` where it cannot be imported."""
+    """The versions on this machine; of mqtest an empty one where it cannot be imported."""
     python = ".".join(platform.python_version_tuple()[:2])
     try:
         from mqtest import __version__
     except ImportError:
-        return "no", python
+        return "", python
     return __version__, python
 
 
@@ -44,9 +44,10 @@ def complaint(asked: Versions, containers: bool) -> str | None:
     """Why this host cannot take cells of a run of these versions, or None."""
     found = here()
     if found != asked:
+        has = f"mqtest {found[0]}" if found[0] else "no mqtest"
         return (
-            f"it has {found[0]} mqtest on Python {found[1]} at {sys.executable}, "
-            f"and the runner mqtest {asked[0]} on Python {asked[1]}: install the same on both"
+            f"it has {has} on Python {found[1]} ({sys.executable}), "
+            f"and the runner has mqtest {asked[0]} on Python {asked[1]}: install the same on both"
         )
     if containers:
         from mqtest.doctor import require_engine
@@ -61,12 +62,12 @@ def complaint(asked: Versions, containers: bool) -> str | None:
 
 def cell(asked: Versions, packed_job: bytes, board: Any) -> Iterator[bytes | str]:
     """Run a pickled Job; yields the chunks of its folder, or one complaint."""
-    import ray
-
     said = complaint(asked, containers=False)
     if said is not None:
         yield said
         return
+    import ray
+
     from mqtest.remote_cell import Told, run_here
 
     job = pickle.loads(packed_job)

@@ -44,8 +44,8 @@ def connected(address: str, cells: Sequence[Cell]) -> Iterator[RayHosts]:
 
     Raises UsageError where there is no Ray, no such cluster or no slot; EngineError for a host that cannot take them.
     """
-    ray = _imported()
     _refuse_address(address)
+    ray = _imported()
     # of a node that dies Ray prints the last words, among our results; grid.py tells it in a line
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         _init(ray, address)
