@@ -152,7 +152,9 @@ class _GoingOn:
         if self.waiting:
             slots = self.hosts.slots()
             if not slots and not self.away:
-                raise EngineError(f"no host with a slot is left, and {len(self.waiting)} of the cells wait for one")
+                raise EngineError(
+                    f"no host with a slot is left, and {len(self.waiting)} cells wait for one: start one, --resume"
+                )
             while self.waiting and len(self.away) < slots:
                 job = self.waiting.popleft()
                 self.away[job.held_as] = _Away(job, self.run_dir / "arriving" / job.held_as)

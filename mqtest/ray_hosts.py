@@ -1,7 +1,7 @@
 """Hosts (grid.py) by Ray: the nodes of a Ray cluster that were started with the resource `mqtest_cell`, a slot each.
 
-    ray start --head --num-cpus=0                                          on this machine, which is one of the nodes
-    ray start --address=HOST:6379 --resources='{"mqtest_cell": 1}'         on each machine that runs cells
+    ray start --head                                                     on this machine, which has to be a node
+    ray start --address=HOST:6379 --resources='{"mqtest_cell": 1}'       on each machine that runs cells
 
 Rules:
 - A slot is a cluster at a time, so one a machine, unless its clusters may share it.
@@ -75,8 +75,10 @@ class RayHosts:
         self._cell = ray.remote(
             num_cpus=0, max_retries=0, resources={SLOT: 1}, _generator_backpressure_num_objects=_CHUNKS_AHEAD
         )(ray_guest.cell)
-        self._streams: dict[Any, str] = {}
-        """a cell's generator -> the key of its job"""
+        self._streams: dict[Any, Job] = {}
+        """a cell's generator -> its job"""
+        self._names: dict[str, str] = {}
+        """key of a job -> the name of the host that it began on"""
 
     def slots(self) -> int:
         """See Hosts."""
@@ -102,7 +104,7 @@ class RayHosts:
     def begin(self, job: Job) -> None:
         """See Hosts."""
         stream = self._cell.remote(self._versions, pickle.dumps(job), self._board)
-        self._streams[stream] = job.held_as
+        self._streams[stream] = job
 
     def heard(self, timeout_s: float) -> Iterator[Heard]:
         """See Hosts."""
@@ -112,7 +114,7 @@ class RayHosts:
         except self._ray.exceptions.RayError as error:
             raise EngineError(f"the Ray cluster is gone: {_in_one_line(error)}") from error
         for key, what, value in told:
-            yield Began(key, self._name(value)) if what == "began" else Tells(key, (what, value))
+            yield self._began(key, value) if what == "began" else Tells(key, (what, value))
         for stream in ready:
             yield self._next(stream)
 
@@ -126,7 +128,8 @@ class RayHosts:
             self._ray.wait(ended, num_returns=len(ended), timeout=_HEAL_S, fetch_local=False)
 
     def _next(self, stream: Any) -> Heard:
-        key = self._streams[stream]
+        job = self._streams[stream]
+        key = job.held_as
         errors = self._ray.exceptions
         try:
             sent = self._ray.get(next(stream))
@@ -136,7 +139,7 @@ class RayHosts:
         except errors.RayTaskError as error:
             del self._streams[stream]
             if isinstance(error.cause, MqtestError):
-                raise type(error.cause)(f"{key}: {error.cause}") from error
+                raise type(error.cause)(f"{job.cell.id} on {self._names.get(key)}: {error.cause}") from error
             raise
         except errors.RayError as error:
             del self._streams[stream]
@@ -148,8 +151,10 @@ class RayHosts:
     def _nodes(self) -> list[Any]:
         return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get(SLOT, 0) >= 1]
 
-    def _name(self, node_id: str) -> str:
-        return next((str(node["NodeName"]) for node in self._ray.nodes() if node["NodeID"] == node_id), node_id)
+    def _began(self, key: str, node_id: str) -> Began:
+        names = {node["NodeID"]: str(node["NodeName"]) for node in self._ray.nodes()}
+        self._names[key] = names.get(node_id, node_id)
+        return Began(key, self._names[key])
 
 
 def _imported() -> Any:
@@ -194,4 +199,5 @@ def _on(node_id: str) -> Any:
 
 
 def _in_one_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """The first sentence of it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0][:200]

@@ -198,7 +198,7 @@ def test_what_a_cell_raises_on_its_host_ends_the_run_and_interrupts_the_others(r
 
 
 def test_without_a_host_the_run_ends(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no host with a slot is left, and 3 of the cells wait for one"):
+    with pytest.raises(EngineError, match="no host with a slot is left, and 3 cells wait for one: start one, --resume"):
         ran(run_dir, PlayedHosts(tmp_path / "hosts", free=0))
 
 

@@ -85,7 +85,7 @@ def test_a_grid_is_interrupted_resumed_and_loses_a_node(nodes: subprocess.Popen[
     assert nodes.stdout is not None
     address = nodes.stdout.readline().strip()
 
-    run = start(["--ray", address, "--results", str(tmp_path)])
+    run = start(["--ray", address, "--results", str(tmp_path)])  # mqtest run durability --ray HOST:6379
     heard(run, "^= .* (kept|lost-as-documented)")
     heard(run, r"\] .*: steady$")
     run.terminate()

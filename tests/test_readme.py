@@ -25,6 +25,7 @@ ELSEWHERE = {
     "mqtest run first-look": (_TESTS, "# mqtest run first-look"),
     "mqtest run live": (_TESTS, "# mqtest run live"),
     "mqtest up kafka/acks-all": (_TESTS, "# mqtest up kafka/acks-all"),
+    "mqtest run durability --ray HOST:6379": ("tests/test_ray.py", "# mqtest run durability --ray HOST:6379"),
     "mqtest attach kafka --bootstrap HOST:PORT": (_TESTS, "# mqtest attach kafka --bootstrap"),
     "mqtest bench": ("tests/test_bench_docker.py", "# mqtest bench"),
     "mqtest down": (_TESTS, "# mqtest down"),
