@@ -241,12 +241,12 @@ def test_the_warm_up_is_left_out_and_no_more_is_taken_than_asked() -> None:
 
 def test_acknowledgements_count_from_the_first_to_the_last_within_the_seconds() -> None:
     times = np.array([9, 10, 11, 12, 13, 14, 15]) * S
-    figure = from_times(times, 10 * S, 4.0, [CpuSample(9 * S, 1.0), CpuSample(19 * S, 3.0)])
+    figure = from_times([times[2:], times[:2]], 10 * S, 4.0, [CpuSample(9 * S, 1.0), CpuSample(19 * S, 3.0)])
     assert figure is not None
     assert (figure.messages, figure.seconds) == (3, 3.0)
     assert figure.cpu_s == pytest.approx(0.6)
     assert figure.cpu_us == pytest.approx(200_000)
-    assert from_times(times, 15 * S, 4.0, []) is None
+    assert from_times([times], 15 * S, 4.0, []) is None
 
 
 def test_cpu_is_interpolated_and_unknown_where_nobody_looked() -> None:

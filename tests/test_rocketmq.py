@@ -78,6 +78,7 @@ def test_every_shipped_profile_is_plain_about_what_it_survives() -> None:
         "sync-flush-all-ack": all_ack,
         "sync-flush-all-ack-min-3": all_ack,
         "static-master": {"kill:follower", "kill:leader", "kill:all"},
+        "static-master-sync-flush": set(faults),
         "async-flush-native": none,
         "sync-flush-all-ack-native": all_ack,
     }

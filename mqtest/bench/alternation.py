@@ -36,7 +36,7 @@ from mqtest.nodes import bring_up, engine_for, require_engine
 from mqtest.plan import expected_s
 from mqtest.profile import image_version
 from mqtest.runner import RUN_FILE, new_run
-from mqtest.watch import Watch
+from mqtest.watch import CellWatch, Watch
 
 _TAKE_S = 600.0
 """at most, to drain what a run wrote, and to read it back"""
@@ -142,14 +142,14 @@ class _Bench:
     def _pair(self, cluster: Cluster, tool: Theirs, cell: Cell, compared: Compared) -> None:
         """Our run, then the tool's."""
         self._begun += 1
-        self._watch.cell_started(cell, self._begun, self._total)
+        watch = self._watch.cell_started(cell, self._begun, self._total)
         with ExitStack() as stack:
             mine = self._topic(stack, cluster, cell, "ours")
-            judged = ours.run(self._dir.name, cell, self._folder(cell), mine, compared.facts, self._watch)
+            judged = ours.run(self._dir.name, cell, self._folder(cell), mine, compared.facts, watch)
             self._tell(compared, self._ours(judged, cell))
             theirs = self._topic(stack, cluster, cell, "tool")
             read = mine if compared.row.tool.reads_ours else theirs
-            self._tell(compared, self._theirs(tool, theirs, read, cell))
+            self._tell(compared, self._theirs(tool, theirs, read, cell, watch))
         self._watch.cell_judged(cell.id, judged.row)
 
     def _topic(self, stack: ExitStack, cluster: Cluster, cell: Cell, side: str) -> Broker:
@@ -171,12 +171,12 @@ class _Bench:
                 column.unlink()
         return Run(number=cell.repeat, side=OURS, produce=produced, consume=consumed, why=why)
 
-    def _theirs(self, tool: Theirs, broker: Broker, read: Broker, cell: Cell) -> Run:
+    def _theirs(self, tool: Theirs, broker: Broker, read: Broker, cell: Cell, watch: CellWatch) -> Run:
         produced, consumed, why = None, None, None
         try:
-            self._watch.phase("the tool produces")
+            watch.phase("the tool produces")
             produced = tool.produce(cell.id, broker.wiring())
-            self._watch.phase("the tool consumes")
+            watch.phase("the tool consumes")
             consumed = tool.consume(cell.id, read.wiring(), read.remaining({}))
         except (ClusterError, WaitTimeout) as error:
             why = str(error)

@@ -5,7 +5,7 @@ Times are CLOCK_MONOTONIC in ns, durations in s. None: not measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -106,15 +106,23 @@ def from_intervals(taken: Sequence[Interval], heard_ns: Sequence[int], samples: 
     return Figure(messages=messages, seconds=sum(one.seconds for one in taken), cpu_s=cpu_s)
 
 
-def from_times(times_ns: NDArray[Any], begin_ns: int, seconds: float, samples: Sequence[CpuSample]) -> Figure | None:
+def from_times(
+    parts: Iterable[NDArray[Any]], begin_ns: int, seconds: float, samples: Sequence[CpuSample]
+) -> Figure | None:
     """The figure of acknowledgements, or receipts, from the first to the last of those within the seconds from
-    `begin_ns` on. The first one is the beginning, and not counted. None when they are fewer than two."""
-    within = times_ns[(times_ns >= begin_ns) & (times_ns < begin_ns + int(seconds * NS_PER_S))]
-    if len(within) < 2 or within.min() == within.max():
+    `begin_ns` on. Their times come in parts, in any order. The first one is the beginning, and not counted. None when
+    they are fewer than two."""
+    messages, ends = 0, []
+    for times_ns in parts:
+        within = times_ns[(times_ns >= begin_ns) & (times_ns < begin_ns + int(seconds * NS_PER_S))]
+        if len(within):
+            messages += len(within)
+            ends += [int(within.min()), int(within.max())]
+    if messages < 2 or min(ends) == max(ends):
         return None
-    first_ns, last_ns = int(within.min()), int(within.max())
+    first_ns, last_ns = min(ends), max(ends)
     cpu_s = cpu_between(samples, first_ns, last_ns)
-    return Figure(messages=len(within) - 1, seconds=(last_ns - first_ns) / NS_PER_S, cpu_s=cpu_s)
+    return Figure(messages=messages - 1, seconds=(last_ns - first_ns) / NS_PER_S, cpu_s=cpu_s)
 
 
 def cpu_between(samples: Sequence[CpuSample], begin_ns: int, end_ns: int) -> float | None:

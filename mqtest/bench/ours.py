@@ -25,7 +25,7 @@ from mqtest.judge import Judgement, judge
 from mqtest.ledger import write_cell
 from mqtest.load import Load
 from mqtest.model import Cell, Outcome, Verdict
-from mqtest.watch import Watch
+from mqtest.watch import CellWatch
 from mqtest.workload import Role
 from mqtest.workload.processes import Workers
 
@@ -38,7 +38,7 @@ Figures = tuple[Figure | None, Figure | None]
 """produce, consume"""
 
 
-def run(run_id: str, cell: Cell, folder: Path, broker: Broker, facts: dict[str, Any], watch: Watch) -> Judgement:
+def run(run_id: str, cell: Cell, folder: Path, broker: Broker, facts: dict[str, Any], watch: CellWatch) -> Judgement:
     """Load the broker's topic, drain and read it back, and judge what became of every message; `facts` go into
     cell.json. A failure of the run is in its ledger; EngineError, LedgerError and KeyboardInterrupt are raised."""
     for part in ("ledger", "logs"):
@@ -97,10 +97,11 @@ def figures(folder: Path, seconds: float) -> Figures:
         if event["event"] == "cpu"
     }
     steady = history.window("steady")
-    acked = history.sends.settled_ns[history.sends.outcome == Outcome.ACKED]
+    acked = history.over_sends(lambda sends: sends.settled_ns[sends.outcome == Outcome.ACKED])
     produced = from_times(acked, steady[0], seconds, cpu.get(Role.PRODUCER, [])) if steady else None
-    received = history.receipts.received_ns
-    begin_ns = int(received.min() + CONSUME_WARM_UP_S * NS_PER_S) if len(received) else 0
+    first_ns = min((int(place.times[0]) for place in history.delivery_times.values() if len(place.times)), default=0)
+    received = history.over_receipts(lambda read: read.received_ns)
+    begin_ns = first_ns + int(CONSUME_WARM_UP_S * NS_PER_S)
     return produced, from_times(received, begin_ns, seconds, cpu.get(Role.CONSUMER, []))
 
 

@@ -186,7 +186,8 @@ class Kafka:
         (a null pointer in its OffsetFetch) where the group has no coordinator yet."""
         asking = Consumer({**_connection(self._addresses(), {}), "group.id": GROUP}, logger=_log)
         try:
-            answers = asking.committed([TopicPartition(self._topic, p) for p in range(self._places)], timeout=ADMIN_TIMEOUT_S)
+            places = [TopicPartition(self._topic, place) for place in range(self._places)]
+            answers = asking.committed(places, timeout=ADMIN_TIMEOUT_S)
         finally:
             asking.close()
         return {p.partition: p.offset for p in answers if p.offset >= 0 and not p.error}
