@@ -1,8 +1,8 @@
 """How far each place had come, by producer and connection, while its messages pass by: who is late, and behind whom.
 
 Rows come in the order of their table. In a log what is followed is the audit, by position; in a queue consumers and
-then the audit, by time, in places that one of each had to itself. Where that does not rise from row to row, or the rows
-of a place come out of two tables of a side, `jumbled` says so: nothing found here then says anything of that place.
+then the audit, by time, in places that one of each had to itself. Where that does not rise from row to row, `jumbled`
+says so: nothing found here then says anything of that place.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Progress:
     def follow(self, side: int, actor: int, piece: Piece, at: Ints, passed_over: Bools | None) -> Ints:
         """Take one piece; returns late messages and whom they came after. `at`: position or time of each row;
         `passed_over`: rows that are there a second time because the reader began anew."""
-        if self._from.setdefault((side, piece.place), actor) != actor:
-            (self._jumbled if self._is_log else self._shared).add(piece.place)
+        if not self._is_log and self._from.setdefault((side, piece.place), actor) != actor:
+            self._shared.add(piece.place)
         rows = np.arange(piece.rows.start, piece.rows.stop) if isinstance(piece.rows, slice) else piece.rows
         numbers = piece.numbers()
         epochs = self._messages.column(piece.producer, "epoch", piece.seq)

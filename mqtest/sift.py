@@ -200,8 +200,6 @@ class Sift:
         suspects: Bools = ((STATES & ODD) != 0) | np.isin(found, (Fate.LOST, Fate.PHANTOM))
         if acknowledged:
             suspects |= outcomes() == Outcome.UNKNOWN
-        if not self._is_log:
-            suspects |= (STATES & (RECEIVED | AUDITED)) == RECEIVED | AUDITED
         if WRITTEN in self._sides:
             suspects |= ((STATES & AUDITED) != 0) != ((STATES & WRITTEN) != 0)
         suspects &= outcomes() != Outcome.NONE

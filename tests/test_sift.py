@@ -232,3 +232,78 @@ def test_the_tally_is_of_all_messages(tmp_path: Path) -> None:
     assert loaded.tally.sum() == 50
     assert (loaded.count(Fate.DELIVERED), loaded.count(Fate.RECOVERED), loaded.count(Fate.LOST)) == (48, 1, 0)
     assert loaded.messages.skipped == 1
+
+
+# --- witnesses without whom a story reads otherwise
+
+
+def test_who_stands_where_a_lost_one_was_acked_is_looked_at(tmp_path: Path) -> None:
+    """The audit holds an unnamed message of another producer there, which has no story of its own."""
+    sends = [*(Sent(seq, offset=10 * seq) for seq in range(30)), *(Sent(seq, offset=-1, producer=1) for seq in range(20))]
+    holds = {150: Got(8, offset=150, producer=1)}
+    holds |= {10 * seq: Got(seq, offset=10 * seq) for seq in range(30) if seq != 15}
+    holds |= {10 * seq + 71: Got(seq, offset=10 * seq + 71, producer=1) for seq in range(20) if seq != 8}
+    folder = write_cell_folder(tmp_path, sends=sends, audit=[holds[at] for at in sorted(holds)])
+    numbers = told(CHECKS["loss"], folder).numbers
+    assert (numbers["lost"], numbers["lost_cut_off"], numbers["offsets_reused"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("skipped", "others"), [(range(11, 16), range(16, 30)), (range(5, 10), range(5))])
+def test_the_far_survivors_of_a_producer_are_looked_at(tmp_path: Path, skipped: range, others: range) -> None:
+    """Nobody near the lost one was sent on that side; another producer stands at the end of the log."""
+    sends = [Skipped(seq) if seq in skipped else Sent(seq) for seq in range(30)]
+    there = [seq for seq in range(30) if seq != 10 and seq not in skipped]
+    assert set(others) <= set(there)
+    more = [Sent(seq, offset=100 + seq, producer=1) for seq in range(20)]
+    got = [*(Got(seq) for seq in there), *(Got(seq, offset=100 + seq, producer=1) for seq in range(20))]
+    folder = write_cell_folder(tmp_path, sends=[*sends, *more], audit=got)
+    numbers = told(CHECKS["loss"], folder).numbers
+    assert (numbers["lost"], numbers["prefix"], numbers["middle"], numbers["suffix"]) == (1, 0, 1, 0)
+
+
+def test_what_the_group_committed_past_is_looked_at(tmp_path: Path) -> None:
+    """Further than any consumer read."""
+    committed = {"t_ns": at(34), "event": "committed", "places": {"0": 20}, "ends": {"0": 30}}
+    folder = write_cell_folder(
+        tmp_path,
+        sends=[Sent(seq) for seq in range(30)],
+        receipts=[Got(seq) for seq in range(6)],
+        audit=[Got(seq) for seq in range(30)],
+        events=[committed],
+    )
+    assert told(CHECKS["skipped-by-consumer"], folder).numbers["skipped_by_consumer"] == 14
+
+
+def test_a_second_copy_of_an_unnamed_message_is_no_reader_that_began_anew(tmp_path: Path) -> None:
+    sends = [Sent(seq, offset=-1) for seq in range(40)]
+    stored = [*range(30), 12, *range(30, 40)]
+    folder = write_cell_folder(tmp_path, sends=sends, audit=[Got(seq, offset=i) for i, seq in enumerate(stored)])
+    assert told(CHECKS["stored-twice"], folder).numbers["stored_twice"] == 1
+
+
+def test_whom_a_late_one_followed_in_its_own_connection_is_looked_at(tmp_path: Path) -> None:
+    """5 came after 12 of the same connection, and after 20 of the next."""
+    alive = [*range(6), 12, *range(20, 30)]
+    sends = [Sent(seq, offset=-1, epoch=int(seq > 12)) if seq in alive else Skipped(seq) for seq in range(30)]
+    order = [*range(5), 12, 20, 5, *range(21, 30)]
+    folder = write_cell_folder(tmp_path, sends=sends, audit=[Got(seq, offset=i) for i, seq in enumerate(order)])
+    numbers = told(CHECKS["reordered"], folder).numbers
+    assert (numbers["reordered"], numbers["reordered_in_session"], numbers["reordered_by_max"]) == (1, 1, 15)
+
+
+def test_messages_whose_position_nobody_named_are_plain(tmp_path: Path) -> None:
+    got = [Got(seq) for seq in range(100)]
+    folder = write_cell_folder(tmp_path, sends=[Sent(seq, offset=-1) for seq in range(100)], receipts=got, audit=got)
+    assert len(load(folder).looked_at) <= 3
+
+
+def test_two_readers_may_share_a_place_of_a_log(tmp_path: Path) -> None:
+    """One after the other they read it in order; else all is looked at."""
+    sends = [Sent(seq) for seq in range(60)]
+    halves = [[Got(seq, actor=int(seq >= 30)) for seq in range(60)], [Got(seq, actor=int(seq < 30)) for seq in range(60)]]
+    for name, audit, least, most in (("rising", halves[0], 1, 4), ("falling", halves[1], 60, 60)):
+        ended = {"t_ns": at(45), "event": "audit", "reader": 1, "complete": True}
+        folder = write_cell_folder(tmp_path / name, sends=sends, audit=audit, events=[ended])
+        assert told(CHECKS["reordered"], folder).numbers["reordered"] == 0
+        assert least <= len(load(folder).looked_at) <= most
+        assert told(CHECKS["loss"], folder).numbers["lost"] == 0
