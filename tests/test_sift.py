@@ -239,7 +239,8 @@ def test_the_tally_is_of_all_messages(tmp_path: Path) -> None:
 
 def test_who_stands_where_a_lost_one_was_acked_is_looked_at(tmp_path: Path) -> None:
     """The audit holds an unnamed message of another producer there, which has no story of its own."""
-    sends = [*(Sent(seq, offset=10 * seq) for seq in range(30)), *(Sent(seq, offset=-1, producer=1) for seq in range(20))]
+    sends = [Sent(seq, offset=10 * seq) for seq in range(30)]
+    sends += [Sent(seq, offset=-1, producer=1) for seq in range(20)]
     holds = {150: Got(8, offset=150, producer=1)}
     holds |= {10 * seq: Got(seq, offset=10 * seq) for seq in range(30) if seq != 15}
     holds |= {10 * seq + 71: Got(seq, offset=10 * seq + 71, producer=1) for seq in range(20) if seq != 8}
@@ -300,8 +301,8 @@ def test_messages_whose_position_nobody_named_are_plain(tmp_path: Path) -> None:
 def test_two_readers_may_share_a_place_of_a_log(tmp_path: Path) -> None:
     """One after the other they read it in order; else all is looked at."""
     sends = [Sent(seq) for seq in range(60)]
-    halves = [[Got(seq, actor=int(seq >= 30)) for seq in range(60)], [Got(seq, actor=int(seq < 30)) for seq in range(60)]]
-    for name, audit, least, most in (("rising", halves[0], 1, 4), ("falling", halves[1], 60, 60)):
+    for name, first, least, most in (("rising", 0, 1, 4), ("falling", 1, 60, 60)):
+        audit = [Got(seq, actor=first if seq < 30 else 1 - first) for seq in range(60)]
         ended = {"t_ns": at(45), "event": "audit", "reader": 1, "complete": True}
         folder = write_cell_folder(tmp_path / name, sends=sends, audit=audit, events=[ended])
         assert told(CHECKS["reordered"], folder).numbers["reordered"] == 0
