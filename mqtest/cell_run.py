@@ -312,6 +312,7 @@ def record(run_id: str, cell: Cell) -> dict[str, Any]:
         "workload": asdict(cell.workload),
         "phases": asdict(cell.phases),
         "search": None if cell.search is None else asdict(cell.search),
+        "latency": cell.latency,
         "hasty": cell.hasty,
         "varied": dict(cell.varied),
         "fault_settings": {action: dict(numbers) for action, numbers in cell.settings.items()},

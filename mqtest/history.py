@@ -26,12 +26,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mqtest import ledger
+from mqtest import ledger, pacing
 from mqtest.columns import Columns
 from mqtest.deliveries import Delivered, ack_times, delivery_times, over
 from mqtest.errors import LedgerError
 from mqtest.fates import AUDITED, ODD, RECEIVED, WRITTEN, Fate, fates, there
 from mqtest.fault_log import NO_FAULT
+from mqtest.hdr import Interval
 from mqtest.model import LOAD_PHASE, RUNNER, Flag, Kind, Outcome
 from mqtest.pieces import find
 from mqtest.series import EXACT, Series
@@ -99,6 +100,8 @@ class History:
     events: Sequence[Mapping[str, Any]]
     output: Output | None = None
     """None: the cell had no transformers"""
+    pacing: Sequence[Interval] = ()
+    """how late the producers were (pacing.py)"""
 
     def time_of(self, name: str) -> int | None:
         """When the phase began for the first time, or None."""
@@ -217,6 +220,7 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
         incomplete=incomplete,
         events=events,
         output=_output(match, _raw(handed, picked.handed), _raw(written, picked.written), events) if pipeline else None,
+        pacing=pacing.load(cell_dir),
     )
 
 

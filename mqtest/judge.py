@@ -42,6 +42,8 @@ COLUMNS: tuple[str, ...] = (
     "load_25_latency_ms_p50", "load_25_latency_ms_p99", "load_25_latency_ms_p999", "load_25_latency_ms_max",
     "load_50_latency_ms_p50", "load_50_latency_ms_p99", "load_50_latency_ms_p999", "load_50_latency_ms_max",
     "load_75_latency_ms_p50", "load_75_latency_ms_p99", "load_75_latency_ms_p999", "load_75_latency_ms_max",
+    "pacing_lag_ms_p50", "pacing_lag_ms_p99", "pacing_lag_ms_max",
+    "load_25_pacing_lag_ms_p99", "load_50_pacing_lag_ms_p99", "load_75_pacing_lag_ms_p99",
     "audit_complete", "fault_bit", "verdict", "reason",
 )  # fmt: skip
 """columns of results.csv, in order; settings and host facts follow them (report/csv_table.py)"""
@@ -86,6 +88,7 @@ def judge(cell_dir: Path) -> Judgement:
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),
         incomplete=history.incomplete,
+        latency=bool(cell.get("latency")),
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}
     decided, reason = verdict(facts)

@@ -3,6 +3,7 @@
     cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl
     with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
     they wrote; ledger/output-fences, the runner's own messages there
+    open loop: ledger/pacing.<n>.hlog, how late producer n was (pacing.py)
 
 Rules:
 - Nobody else opens these files. One writer a folder, so no locks. Columns are memory-mapped little-endian `.npy`

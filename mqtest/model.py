@@ -276,6 +276,8 @@ class Cell:
     """of the broker"""
     must_lose: bool = False
     """the scenario says that some profile must lose under this fault; the report says so where none did"""
+    latency: bool = False
+    """it is there to measure latency: `invalid` when our own load was too late for that"""
     hasty: bool = False
     """the cluster meets the load as it first started: not settled (Broker.settle), its disks not flushed"""
     varied: Mapping[str, Value] = field(default_factory=dict)

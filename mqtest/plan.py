@@ -124,6 +124,7 @@ def _cell(scenario: Scenario, arm: Arm, profile: Profile, fault: Fault, number: 
         disk_mb=scenario.disk_mb or _disk_mb(arm, fault, search),
         version=scenario.versions[profile.broker],
         must_lose=fault.name in [str(lost) for lost in scenario.must_lose],
+        latency=scenario.latency,
         hasty=scenario.hasty,
         varied=arm.varied,
         settings=scenario.settings,

@@ -41,6 +41,7 @@ class _File:
     fs: str = "ext4"
     disk_mb: int | None = None
     closed_loop: bool = False
+    latency: bool = False
     hasty: bool = False
     max_cells: int = 120
     version: Mapping[str, str] = field(default_factory=dict)
@@ -89,6 +90,8 @@ class Scenario:
     floor: int
     disk_mb: int | None
     """of each node; None: from the plan"""
+    latency: bool
+    """it measures latency: a cell whose own load was too late for that is `invalid` (verdict.py)"""
     hasty: bool
     max_cells: int
     versions: Mapping[str, str]
@@ -154,6 +157,7 @@ def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:
         seed=file.seed,
         floor=file.floor,
         disk_mb=file.disk_mb,
+        latency=file.latency,
         hasty=file.hasty,
         max_cells=file.max_cells,
         versions={broker: file.version.get(broker) or image_version(broker) for broker in brokers},
@@ -169,6 +173,8 @@ def _arm(table: Mapping[str, Any], values: Mapping[str, Value], path: Path) -> A
     _check_phases(file.phases, path)
     if file.fs not in _FILESYSTEMS:
         raise UsageError(f"{path}: fs: {toml.unknown('filesystem', file.fs, list(_FILESYSTEMS))}")
+    if file.latency and file.closed_loop:
+        raise UsageError(f"{path}: latency: a closed loop has no due times to count from; drop closed_loop")
     if file.nodes < 1:
         raise UsageError(f"{path}: nodes: must be at least 1")
     profiles = tuple(_profile(name, f"{path}: profiles") for name in _some(file.profiles, "profiles", path))

@@ -9,9 +9,12 @@
                         an error): too little to tell
     lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed; or
                         outputs of a pipeline lost that nobody promised
+    invalid             the cell is there to measure latency (`latency = true` in the scenario), and our own load was so
+                        late that its latency is refused (checks/speed.py)
     kept                none of these
 A fault that did not bite is judged as no fault (`none`), one that bit in part as what is left of it. What was not
-measured (None) breaks nothing.
+measured (None) breaks nothing. That a latency is refused hides nothing that was found, for a busy machine takes nothing
+from what became of the messages: so elsewhere it empties the latency's columns and no more, and loss is told before it.
 A composed fault (steps of one group) is listed only as a whole, in any order of its steps; a step may be listed as a
 pattern (`kill:*`, `*:follower`), which matches one step. Between its groups the cluster recovers, so a schedule is
 covered when each of its groups is, or when it is listed by its name. On one node the leader, or any one, is all there
@@ -27,6 +30,7 @@ from fnmatch import fnmatchcase
 from itertools import permutations
 from typing import Any
 
+from mqtest.checks.pacing import REFUSED, refusal, too_late
 from mqtest.fault_log import NO_FAULT, Groups, Part, parts
 from mqtest.model import Duplicates, Order, Output, Promise, Verdict
 
@@ -77,11 +81,13 @@ class Facts:
     """of `action:target`, where the fault is a schedule; the steps of one group may have overlapped"""
     felt: Groups = ()
     """what is left of them without the steps that did not bite"""
+    latency: bool = False
+    """the cell is there to measure latency"""
 
 
 def verdict(facts: Facts) -> tuple[Verdict, str]:
     """The verdict and its reason, in one line."""
-    for rule in (_broken, _dead, _unknown, _invalid, _lost):
+    for rule in (_broken, _dead, _unknown, _invalid, _lost, _late):
         decided = rule(facts)
         if decided is not None:
             return decided
@@ -194,6 +200,15 @@ def _lost(facts: Facts) -> tuple[Verdict, str] | None:
     if outputs := facts.found.get("output_lost"):
         return Verdict.LOST_AS_DOCUMENTED, f"{outputs} outputs lost under {facts.fault}, which nobody promised"
     return None
+
+
+def _late(facts: Facts) -> tuple[Verdict, str] | None:
+    refused = [name for name, p99 in facts.found.items() if name.endswith(REFUSED) and p99 is not None]
+    if not facts.latency or not refused:
+        return None
+    phase = refused[0].removesuffix(REFUSED)
+    why = too_late(facts.found.get(f"{phase}pacing_lag_ms_p99"), facts.found[refused[0]])
+    return Verdict.INVALID, refusal(f"{phase}latency", why or "")
 
 
 def _loss_words(facts: Facts) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from mqtest import ledger
 from mqtest.history import History, load
 from mqtest.model import NOBODY, RUNNER, Flag, Kind, Outcome
+from mqtest.pacing import PacingWriter, path_of
 
 FENCE_OFFSET = 2**62
 """where the fences of a literal log stand: after everything, and sparse"""
@@ -117,11 +118,13 @@ def write_cell_folder(
     handed: Iterable[Got] = (),
     outputs: Iterable[Got] | None = None,
     output_readers: Sequence[bool] | None = None,
+    lags: Iterable[tuple[float, int, float]] = (),
     **record: Any,
 ) -> Path:
     """Write one cell; `events` come on top of the phases, the fault and the audit; `record` overlays cell.json.
     With `outputs` (None: no transformers) the cell is a pipeline that was `handed` some inputs; `output_readers`: of
-    each reader of the outputs, whether it is complete (None: one, as the audit is)."""
+    each reader of the outputs, whether it is complete (None: one, as the audit is). `lags`: a due time, how many
+    messages fell due from there on, 10 a second, and by how many ms our own load noticed each late."""
     folder = tmp_path / "cells" / "001-memory-kept-none-1"
     folder.mkdir(parents=True)
     audited = list(audit)
@@ -131,6 +134,7 @@ def write_cell_folder(
         fence_sends = [Sent(p, place=p, producer=RUNNER, offset=FENCE_OFFSET, sent_s=40.0) for p in range(places)]
         _write_sends(folder, fence_sends)
         audited += [Got(p, offset=FENCE_OFFSET, producer=RUNNER, place=p, received_s=42.0) for p in range(places)]
+    _write_lags(folder, lags)
     _write_receipts(folder, "audit", audited, first_s=41.0)
     action, _, target = fault.partition(":")
     happened = fault_events(action, target, "bit" if bit else None) if fault != "none" else []
@@ -152,6 +156,14 @@ def write_cell_folder(
     basis = _record(kind, fault, consume, places)
     basis["workload"]["transformers"] = 0 if outputs is None else 1
     ledger.write_cell(folder, basis | record)
+    return folder
+
+
+def in_order(folder: Path) -> Path:
+    """The events of a literal cell, by their time."""
+    path = folder / "ledger" / "events.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(line + "\n" for line in sorted(lines, key=lambda line: int(line.split()[1].rstrip(",")))))
     return folder
 
 
@@ -205,6 +217,16 @@ def _write_sends(folder: Path, sends: Iterable[Sent | Skipped]) -> None:
             writer.settle(row.seq, row.outcome, offset, -1, at(settled_s))
     for writer in writers.values():
         writer.close()
+
+
+def _write_lags(folder: Path, lags: Iterable[tuple[float, int, float]]) -> None:
+    """One message a round of the loop."""
+    rows = [(at(due_s + n / 10), late_ms) for due_s, messages, late_ms in lags for n in range(messages)]
+    if rows:
+        writer = PacingWriter(path_of(folder / "ledger", 0), 1e8)
+        for due_ns, late_ms in rows:
+            writer.noticed(due_ns + round(late_ms * 1e6), due_ns, 1, 0)
+        writer.close(rows[-1][0] + 1)
 
 
 def _write_receipts(folder: Path, name: str, receipts: Iterable[Got], *, first_s: float) -> None:

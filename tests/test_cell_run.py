@@ -66,7 +66,7 @@ def test_live_consumers_without_a_fault_show_no_duplicate_and_no_disorder(tmp_pa
     assert judged.verdict is Verdict.KEPT
     figures = ("stored_twice", "redelivered", "redelivered_unflagged", "reordered", "offset_divergence")
     assert [judged.row[f] or 0 for f in figures] == [0, 0, 0, 0, 0]
-    assert judged.row["delivery_latency_ms_p50"] is not None
+    assert judged.row["delivered_per_s"] > 0
 
 
 @pytest.mark.parametrize("hasty", [True, False])

@@ -13,7 +13,7 @@ from mqtest.history import load
 from mqtest.judge import COLUMNS, judge
 from mqtest.ledger import load_sends
 from mqtest.model import Outcome, Search
-from tests.histories import Sent, Skipped, at, write_cell_folder
+from tests.histories import Sent, Skipped, at, in_order, write_cell_folder
 
 GOOD = Part(asked=1000.0, due=1000, skipped=0, acked=1000, backlog_before=5.0, backlog_after=5.0)
 
@@ -173,14 +173,7 @@ def test_the_pauses_of_a_search_are_no_outage(
     assert judge(in_order(folder)).row["ack_gap_s_max"] == gap_s
 
 
-def in_order(folder: Path) -> Path:
-    """The events of a literal cell, by their time."""
-    path = folder / "ledger" / "events.jsonl"
-    lines = path.read_text().splitlines()
-    path.write_text("".join(line + "\n" for line in sorted(lines, key=lambda line: int(line.split()[1].rstrip(",")))))
-    return folder
-
-
 def test_every_usual_load_is_a_column() -> None:
-    wanted = [f"{name.replace('-', '_')}_latency_ms_p99" for name, _share in Search().loads]
-    assert [column for column in COLUMNS if column.startswith("load_") and column.endswith("_p99")] == wanted
+    for figure in ("latency_ms_p99", "pacing_lag_ms_p99"):
+        wanted = [f"{name.replace('-', '_')}_{figure}" for name, _share in Search().loads]
+        assert [column for column in COLUMNS if column.startswith("load_") and column.endswith(figure)] == wanted

@@ -142,17 +142,17 @@ def test_figures_of_one_cell() -> None:
     one = row(
         lost=12, acked=20000, verdict="lost-as-documented", read_then_lost=3, stored_twice=0, redelivered=2,
         reordered=0, ack_gap_s_max=3.214, first_ack_after_fault_s=8.0, ack_rate_per_s=1999.6, latency_ms_p50=1.23,
-        latency_ms_p99=231.4,
+        latency_ms_p99=231.4, pacing_lag_ms_p99=0.41,
     )  # fmt: skip
     assert figures(groups([one])[0]) == (
         "kill:all", "kafka/acks-all", "lost-as-documented", "12 / 20,000", "1 of 1", "3", "2 redelivered", "0", "3.21",
-        "8.00", "2,000", "1.2 / 231",
+        "8.00", "2,000", "1.2 / 231", "0.4",
     )  # fmt: skip
 
 
 def test_figures_that_nobody_measured_are_dashes() -> None:
     assert figures(groups([row(verdict="unknown")])[0])[3:] == (
-        "– / –", "–", "–", "–", "–", "–", "–", "–", "– / –",
+        "– / –", "–", "–", "–", "–", "–", "–", "–", "– / –", "–",
     )  # fmt: skip
 
 
@@ -330,10 +330,10 @@ Seconds. A gap is
 ## The table
 
 | fault | profile | verdict | lost / acked | cells that lost | read, then lost | duplicates | reordered \
-| longest ack gap, s | first ack after fault, s | acked per s | p50 / p99, ms |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-| kill:all | kafka/acks-all | kept | 0 / 20,000 | 0 of 1 (≤ 100 %) | – | – | – | 3.25 | – | 2,000 | – / 5.0 |
-| kill:all | rabbitmq/classic | lost-as-documented | 1,234 / 20,000 | 1 of 1 | 10 | – | – | – | – | – | – / – |
+| longest ack gap, s | first ack after fault, s | acked per s | p50 / p99, ms | pacing lag p99, ms |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
+| kill:all | kafka/acks-all | kept | 0 / 20,000 | 0 of 1 (≤ 100 %) | – | – | – | 3.25 | – | 2,000 | – / 5.0 | – |
+| kill:all | rabbitmq/classic | lost-as-documented | 1,234 / 20,000 | 1 of 1 | 10 | – | – | – | – | – | – / – | – |
 """
     )
 
@@ -343,6 +343,14 @@ def test_markdown_has_the_teeth_note_before_the_answer_or_not_at_all() -> None:
     with_note = markdown_text(collected(clean, must_lose=("kill:all",)), "0")
     assert 0 < with_note.index("does not prove") < with_note.index("## The answer")
     assert "does not prove" not in markdown_text(collected(clean), "0")
+
+
+def test_markdown_says_which_latency_was_refused_and_how_late_our_own_load_was() -> None:
+    refused = Finding(check="latency", count=None, notes=("latency is refused: our own load was late",))
+    text = markdown_text(collected(judged("001-x", None, refused, pacing_lag_ms_p99=31.5)), "0")
+    assert "- `001-x`: latency is refused: our own load was late\n" in text
+    assert "| – / – | 31.5 |" in text
+    assert "refused" not in markdown_text(collected(judged("001-x")), "0").partition("How to read it")[0]
 
 
 def test_markdown_names_what_was_not_proven() -> None:

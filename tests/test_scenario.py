@@ -68,6 +68,7 @@ def test_closed_loop_has_no_rate(tmp_path: Path) -> None:
         ('"kill:leader"', '"partition:leader"', "memory cannot have 'partition'"),
         ('"kill:leader"', '"none"', "faults: none stands twice"),
         ("nodes = 1", "nodes = 0", "nodes: must be at least 1"),
+        ("nodes = 1", "latency = true\nclosed_loop = true", "latency: a closed loop has no due times"),
         ("nodes = 1", "max_cells = 0", "max_cells: must be at least 1"),
         ("nodes = 1", 'must_lose = ["kill:all"]', "must_lose: kill:all is not among the scenario's faults"),
         ("nodes = 1", 'fs = "ntfs"', "fs: filesystem 'ntfs' is not known; allowed: ext4, xfs"),

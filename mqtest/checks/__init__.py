@@ -20,6 +20,7 @@ from mqtest.checks import (
     order,
     outcomes,
     output,
+    pacing,
     recovery,
     speed,
     sustained,
@@ -48,4 +49,5 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "throughput": speed.throughput,
     "latency": speed.latency,
     "sustained": sustained.sustained,
+    "pacing": pacing.pacing,
 }

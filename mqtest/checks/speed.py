@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from mqtest.checks.pacing import REFUSED, lag_ms, loads, refusal, too_late
 from mqtest.clock import NS_PER_S
 from mqtest.deliveries import Delivered
 from mqtest.durations import Durations, Spread, spread
 from mqtest.fault_log import NO_FAULT
 from mqtest.history import History
-from mqtest.model import Consume, Finding, Outcome, Search
+from mqtest.model import Consume, Finding, Outcome
 from mqtest.series import joined
 from mqtest.tables import Bools, Ints, Sends
 
@@ -23,8 +24,6 @@ NS_PER_MS = 1_000_000
 _US_PER_MS = 1000
 _QUANTILES = {"p50": 500, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 """in thousandths: whole numbers, so that no rank is off by a rounding"""
-_USUAL_LOADS = tuple(name for name, _share in Search().loads)
-"""measured or not, for they are columns"""
 
 Numbers = dict[str, float | int | None]
 Window = tuple[int, int]
@@ -58,21 +57,37 @@ def latency(history: History) -> Finding:
     `fault_latency_…` for the fault phase and `recovery_latency_…` from the heal to the end of the load. Service time
     counts from the send, delivery latency (live cells) from the due time to the first receipt. After a search each load
     at a share of the sustained rate is a phase of its own (`load_50_latency_…` at half of it).
+
+    What counts from the due time has our own lateness in it: where that is too much (pacing.py) the percentiles are
+    refused, which leaves them empty, with a note; `latency_ms_p99_refused` is what would have stood there, and likewise
+    `load_50_latency_ms_p99_refused`.
     """
     steady = history.window("steady")
-    numbers = _response(history, steady, "latency", _QUANTILES)
     faulty = history.cell.get("fault", NO_FAULT) != NO_FAULT
-    numbers |= _response(history, history.window("fault") if faulty else None, "fault_latency", ("p50", "p99", "max"))
+    fault = history.window("fault") if faulty else None
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None
-    numbers |= _response(history, after, "recovery_latency", ("p99", "max"))
-    for name in dict.fromkeys([*_USUAL_LOADS, *history.loads]):
-        numbers |= _response(
-            history, history.window(name), f"{name.replace('-', '_')}_latency", ("p50", "p99", "p999", "max")
-        )
-    numbers |= _quantiles(_service(history, steady), "service", ("p50", "p99"))
-    numbers |= _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))
-    return Finding(check="latency", count=None, numbers=numbers)
+    families = {
+        "latency": (steady, _response(history, steady, "latency", _QUANTILES)),
+        "fault_latency": (fault, _response(history, fault, "fault_latency", ("p50", "p99", "max"))),
+        "recovery_latency": (after, _response(history, after, "recovery_latency", ("p99", "max"))),
+        "delivery_latency": (steady, _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))),
+    }
+    for phase, prefix in loads(history).items():
+        name, window = f"{prefix}latency", history.window(phase)
+        families[name] = (window, _response(history, window, name, ("p50", "p99", "p999", "max")))
+    numbers = _quantiles(_service(history, steady), "service", ("p50", "p99"))
+    numbers |= {f"{prefix}{REFUSED}": None for prefix in ("", *loads(history).values())}
+    notes = []
+    for name, (window, family) in families.items():
+        why = too_late(lag_ms(history.pacing, window)["pacing_lag_ms_p99"], family[f"{name}_ms_p99"])
+        if why is not None:
+            notes.append(refusal(name, why))
+            if f"{name}_ms_p99_refused" in numbers:
+                numbers[f"{name}_ms_p99_refused"] = family[f"{name}_ms_p99"]
+            family = {key: None if "_ms_" in key else number for key, number in family.items()}
+        numbers |= family
+    return Finding(check="latency", count=None, numbers=numbers, notes=tuple(notes))
 
 
 def live(history: History) -> bool:

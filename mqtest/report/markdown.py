@@ -47,12 +47,13 @@ _HOW_TO_READ = """\
 - **lost-as-documented**: acknowledged messages are gone, under a fault that the profile's promise does not cover.
 - **broken**: acknowledged messages are gone, or doubled, or out of order, where the promise says otherwise; or something was read that cannot be.
 - **dead**: disks, network and engine were whole, yet the cluster did not come back whole in time: nodes ended, none leads, or a replica stays out of sync. Every node is then restarted, and what was lost is judged where that helps.
-- **unknown**: the broker could not be read to its end, or mqtest failed; nothing is said about loss. **invalid**: the fault did not bite, or too little was acknowledged to tell.
+- **unknown**: the broker could not be read to its end, or mqtest failed; nothing is said about loss. **invalid**: the fault did not bite, too little was acknowledged to tell, or the cell is there to measure latency and our own load was too late for that.
 - **lost / acked**: acknowledged messages that a complete read of the broker after its recovery did not find. **read, then lost**: of these, the ones that a consumer had already been given. **outputs**: of a pipeline: what it had to write and did not.
 - **cells that lost**: k of n repeats. Where 0 of n lost, the share of such cells that lose is at most 3/n, with 95 % confidence (rule of three): one clean cell bounds nothing.
 - **duplicates**: *stored twice* at two positions of a log; *redelivered* by the broker and flagged so (or a position of a log read again); *unflagged* ones are second copies.
 - **longest ack gap**: the longest time without any acknowledgement. **first ack after fault**: from the fault to the first acknowledgement of a message sent after it.
 - **acked per s, p50 / p99**: steady phase before the fault; latency counts from the time at which a message was due, not from when it could be sent.
+- **pacing lag**: how long after its due time our own load noticed a message, p99: the part of a response time that is ours. Where it is more than a fifth of the p99 of a latency, that latency is refused, and a dash stands in its place.
 - Over repeats a figure is the median, with the worst in parentheses. A dash means not measured, never 0."""  # noqa: E501 - prose
 
 
@@ -132,6 +133,13 @@ def _not_proven(collected: Collected) -> str:
         if cell.verdict in (Verdict.UNKNOWN, Verdict.INVALID)
     ]
     lines += [f"`{cell}` was planned and did not finish" for cell in collected.unfinished]
+    lines += [
+        f"`{cell.id}`: {note}"
+        for cell in collected.cells
+        for finding in cell.findings
+        if finding.check == "latency"
+        for note in finding.notes
+    ]
     theirs = any("attached" in cell.facts for cell in collected.cells)
     if collected.cells and not theirs and not any(row["fault"] == NO_FAULT for row in collected.rows):
         lines.append("there is no control cell without a fault among these cells")

@@ -41,6 +41,7 @@ HEADERS = (
     "first ack after fault, s",
     "acked per s",
     "p50 / p99, ms",
+    "pacing lag p99, ms",
 )
 """of the columns that `figures` gives"""
 
@@ -172,6 +173,7 @@ def figures(group: Group) -> tuple[str, ...]:
         spread(_all(rows, "first_ack_after_fault_s"), seconds),
         spread(_all(rows, "ack_rate_per_s"), count, worst=min),
         f"{spread(_all(rows, 'latency_ms_p50'), millis)} / {spread(_all(rows, 'latency_ms_p99'), millis)}",
+        spread(_all(rows, "pacing_lag_ms_p99"), millis),
     )
 
 

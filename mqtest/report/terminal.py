@@ -1,7 +1,8 @@
 """The table of a run for the terminal, as a rich renderable; cli prints it.
 
 Every verdict is a word; colour only repeats it, for those who see it. To fit a terminal, a fault is a heading instead
-of a column, and a column that says nothing in any row (0 or not measured, or one cell of each) stands in the caption.
+of a column, a column that says nothing in any row (0 or not measured, or one cell of each) stands in the caption, and
+what is about our own load and not about a broker is left to report.md.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ STYLES = {
     Verdict.INVALID: "magenta",
 }
 _PROFILE, _VERDICT, _LOST, _CELLS = range(1, 5)
+_OURS = len(HEADERS) - 1
 """places in HEADERS"""
 
 
 def table(groups: Sequence[Group], title: str) -> Table:
     """A heading a fault, a line a profile."""
     lines = [figures(group) for group in groups]
-    empty = [n for n in range(_CELLS + 1, len(HEADERS)) if all(line[n] in ("0", NOT_MEASURED) for line in lines)]
+    empty = [n for n in range(_CELLS + 1, _OURS) if all(line[n] in ("0", NOT_MEASURED) for line in lines)]
     repeated = any(len(group.rows) > 1 for group in groups)
-    shown = [n for n in range(1, len(HEADERS)) if n not in empty and (n != _CELLS or repeated)]
+    shown = [n for n in range(1, _OURS) if n not in empty and (n != _CELLS or repeated)]
     result = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left")
     for number in shown:
         left = number <= _VERDICT

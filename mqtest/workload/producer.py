@@ -8,6 +8,13 @@ Rules (design, section 5):
   one tick go out together.
 - A new rate holds from when it is heard: what fell due until then stays due, and the next message is due one new
   interval after the last one, at once where that is past. Every change is an event (`rate`).
+- Pacing lag (pacing.py) is how long after its due time the loop noticed a message: the part of its response time that
+  is ours. All that keeps the loop counts: its own Python, a turn that the machine gave to others, a tick in which sends
+  gather, and a client's `send` or `poll` that took longer than it was asked to. Those must not wait for a broker
+  (clients/__init__.py), so what they take is work on this thread, and another program would spend it elsewhere; we
+  cannot tell it from a lost turn, and count it against ourselves. Not counted: what a message waits once it is noticed,
+  for a client that takes none or a full window; and the time in which the loop opens or closes a client, for there is
+  none then that would have taken the message.
 - A client that is beyond use is closed, its open sends stay unsettled (unknown), and a new one goes on with the next
   epoch. This is the only place that reconnects.
 """
@@ -23,6 +30,7 @@ from mqtest.clients import ClientError, Producer, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.ledger import SendsWriter
 from mqtest.model import Outcome
+from mqtest.pacing import PacingWriter, path_of
 from mqtest.workload import WorkerPlan
 from mqtest.workload.control import Control
 
@@ -54,6 +62,8 @@ class ProducerLoop:
         self._client: Producer | None = None
         self._epoch = self._ledger.next_epoch - 1
         self._reopen_at_ns = 0
+        self._back_ns = 0
+        """when the loop came back from opening or closing a client"""
         self._why_not = ""
         self._in_flight = 0
         self._seq = self._ledger.next_seq
@@ -83,9 +93,10 @@ class ProducerLoop:
         first, last_due = self._seq, 0
         t0 = self._retimed(rate_per_s, last_due, now_ns())
         window = self._plan.workload.window
+        pacing = PacingWriter(path_of(Path(self._plan.folder).parent, self._plan.number), self._interval_ns)
         while not self._control.stopping:
-            now = now_ns()
-            due = t0 + int((self._seq - first) * self._interval_ns)
+            now, noticed = now_ns(), self._seq
+            first_due = due = t0 + int((self._seq - first) * self._interval_ns)
             while due <= now:
                 if len(self._waiting) < window:
                     self._waiting.append((self._seq, due))
@@ -93,14 +104,18 @@ class ProducerLoop:
                     self._ledger.skip(self._seq, due)
                 self._seq += 1
                 due = t0 + int((self._seq - first) * self._interval_ns)
+            if self._seq > noticed:
+                pacing.noticed(now, first_due, self._seq - noticed, self._back_ns)
             if (new_per_s := self._control.new_rate()) is not None:
                 if self._seq > first:
                     last_due = t0 + int((self._seq - 1 - first) * self._interval_ns)
                 first, t0 = self._seq, self._retimed(new_per_s, last_due, now)
+                pacing.paced(self._interval_ns, now)
                 due = t0
                 self._tell_rate(new_per_s, t0)
             self._hand_over()
-            self._round(max(TICK_S, min(_IDLE_S, (due - now_ns()) / NS_PER_S)))
+            self._await(due)
+        pacing.close(now_ns())
         for seq, due in self._waiting:
             self._ledger.skip(seq, due)
 
@@ -115,6 +130,17 @@ class ProducerLoop:
             "rate", producer=self._plan.number, rate_per_s=rate_per_s, seq=self._seq, next_due_ns=next_due_ns
         )
         self._control.stats(self._stats(), force=True)
+
+    def _await(self, due_ns: int) -> None:
+        """Hear the client until a message is due, for a tick at least. Clients wait for whole milliseconds, rounded up:
+        where nothing is open, and so nothing to be heard, the last part of one is slept out instead."""
+        left_s = min(_IDLE_S, (due_ns - now_ns()) / NS_PER_S)
+        if self._in_flight == 0 and self._can_send() and self._interval_ns >= TICK_S * NS_PER_S:
+            if 0 < left_s < TICK_S:
+                self._control.pause(left_s)
+                return
+            left_s -= left_s % TICK_S
+        self._round(max(TICK_S, left_s))
 
     def _hand_over(self) -> None:
         while self._waiting and self._can_send():
@@ -160,6 +186,7 @@ class ProducerLoop:
             self._drop(self._client.failed)
         if self._client is None:
             self._connect()
+            self._back_ns = now_ns()
         if self._client is not None:
             self._client.poll(timeout_s)
         self._control.stats(self._stats())
