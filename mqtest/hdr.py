@@ -55,23 +55,37 @@ def empty() -> HdrHistogram:
 
 def record(histogram: HdrHistogram, values_ns: Ints) -> None:
     """Count every value, of any number of them at once; one below 0 counts as 0, one above 24 h as 24 h."""
-    if not len(values_ns):
-        return
-    values = np.clip(values_ns, 0, HIGHEST_NS).astype(np.int64)
+    if len(values_ns):
+        values = _clipped(values_ns)
+        _count(histogram, np.bincount(buckets(values)), int(values.min()), int(values.max()))
+
+
+def _clipped(values_ns: Ints) -> Ints:
+    clipped: Ints = np.clip(values_ns, 0, HIGHEST_NS).astype(np.int64)
+    return clipped
+
+
+def _count(histogram: HdrHistogram, by_bucket: Ints, least_ns: int, most_ns: int) -> None:
     counts = np.frombuffer(histogram.counts, dtype=np.uint64)
-    counts += np.bincount(_buckets(histogram, values), minlength=len(counts)).astype(np.uint64)
-    histogram.total_count += len(values)
-    histogram.min_value = min(histogram.min_value, int(values.min()))
-    histogram.max_value = max(histogram.max_value, int(values.max()))
+    counts[: len(by_bucket)] += by_bucket.astype(np.uint64)
+    histogram.total_count += int(by_bucket.sum())
+    histogram.min_value = min(histogram.min_value, least_ns)
+    histogram.max_value = max(histogram.max_value, most_ns)
 
 
-def _buckets(histogram: HdrHistogram, values: Ints) -> Ints:
-    """The place of each value in `counts`: as HdrHistogram._counts_index_for, for whole arrays. Below 2^53 a float has
-    every bit of a value, so its exponent is the number of bits."""
-    magnitude, half = histogram.unit_magnitude, histogram.sub_bucket_half_count_magnitude
-    bits = np.frexp((values | histogram.sub_bucket_mask).astype(np.float64))[1].astype(np.int64)
+_SHAPE = empty()
+BUCKETS = len(_SHAPE.counts)
+"""of each of these histograms"""
+
+
+def buckets(values_ns: Ints) -> Ints:
+    """Which bucket each value counts in, from 0, below BUCKETS: as HdrHistogram._counts_index_for, for whole arrays.
+    Below 2^53 a float has every bit of a value, so its exponent is the number of bits."""
+    values = _clipped(values_ns)
+    magnitude, half = _SHAPE.unit_magnitude, _SHAPE.sub_bucket_half_count_magnitude
+    bits = np.frexp((values | _SHAPE.sub_bucket_mask).astype(np.float64))[1].astype(np.int64)
     bucket = bits - magnitude - (half + 1)
-    index: Ints = ((bucket + 1) << half) + (values >> (bucket + magnitude)) - histogram.sub_bucket_half_count
+    index: Ints = ((bucket + 1) << half) + (values >> (bucket + magnitude)) - _SHAPE.sub_bucket_half_count
     return index
 
 
@@ -79,6 +93,17 @@ def of(values_ns: Ints) -> HdrHistogram:
     """The histogram of these values."""
     histogram = empty()
     record(histogram, values_ns)
+    return histogram
+
+
+def counted(places: Ints, counts: Ints) -> HdrHistogram:
+    """The histogram with so many values in each of these buckets, one at least, which are in order; its least and its
+    highest value are known by their buckets only."""
+    histogram = empty()
+    by_bucket = np.zeros(BUCKETS, dtype=np.int64)
+    by_bucket[places] = counts
+    least, most = (histogram.get_value_from_index(int(places[end])) for end in (0, -1))
+    _count(histogram, by_bucket, least, most)
     return histogram
 
 

@@ -107,7 +107,7 @@ def timeline(history: History) -> Timeline | None:
     spans = _merged(_long(by_place))
     *inside, outside = _counts(history, [s[0] for s in spans], [s[1] for s in spans])
     return Timeline(
-        clock=Clock(load_ns=begin, utc=_utc(history.events, begin)),
+        clock=Clock(load_ns=begin, utc=utc(history.events, begin)),
         outages=tuple(
             Outage(began_ns=began, ended_ns=ended, places=places, counts=counts)
             for (began, ended, places), counts in zip(spans, inside, strict=True)
@@ -221,7 +221,8 @@ def _longest(by_place: Sequence[Ints], began: int, ended: int) -> float | None:
     return longest / NS_PER_S if longest else None
 
 
-def _utc(events: Sequence[Mapping[str, Any]], t_ns: int) -> datetime | None:
+def utc(events: Sequence[Mapping[str, Any]], t_ns: int) -> datetime | None:
+    """A time of the ledger in UTC; None where its events do not tell."""
     for event in events:
         if event["event"] == "clock":
             return datetime.fromisoformat(event["utc"]).astimezone(UTC) + timedelta(

@@ -47,6 +47,12 @@ def test_any_values_are_counted_as_the_library_does_and_two_parts_are_the_whole(
     assert same(whole, counted_one_by_one(a + b))
 
 
+@given(st.lists(st.integers(hdr.LOWEST_NS, hdr.HIGHEST_NS), min_size=1, max_size=50))
+def test_counts_of_buckets_are_the_histogram_of_the_values(values: list[int]) -> None:
+    places, counts = np.unique(hdr.buckets(np.array(values, dtype=np.int64)), return_counts=True)
+    assert same(hdr.counted(places, counts), counted_one_by_one(values))
+
+
 def test_what_is_out_of_range_counts_as_its_end() -> None:
     assert same(hdr.of(np.array([-5, 2**62])), counted_one_by_one([0, hdr.HIGHEST_NS]))
 

@@ -21,6 +21,7 @@ from mqtest.report.collect import (
     differences,
     judge_cell,
     lost_hosts,
+    store_latencies,
     store_verdict,
     write,
 )
@@ -63,14 +64,15 @@ class CheckReport:
 
 
 def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
-    """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict beside its
-    cell, and write results.csv, report.md and junit.xml into `out_dir`.
+    """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict and its
+    latencies beside its cell, and write results.csv, report.md and junit.xml into `out_dir`.
 
     Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
     """
     collected = collect(run_dirs)
     for cell in collected.cells:
         store_verdict(cell)
+        store_latencies(cell)
     title = _title(collected)
     texts = {
         "results.csv": csv_text(collected.cells),

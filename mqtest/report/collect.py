@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mqtest import history as histories
+from mqtest import latency_log
 from mqtest.errors import LedgerError, MqtestError, UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell, read_record
@@ -25,6 +27,7 @@ Row = Mapping[str, object]
 RUN = "run.json"
 CELL = "cell.json"
 VERDICT = "verdict.json"
+LATENCIES = "latency.hlog"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,17 @@ def lost_hosts(cells: Sequence[JudgedCell]) -> tuple[str, ...]:
 def store_verdict(cell: JudgedCell) -> None:
     """Write the cell's verdict.json: verdict, reason, row, findings."""
     write(cell.folder / VERDICT, json.dumps(_as_stored(cell), indent=1, default=str) + "\n")
+
+
+def store_latencies(cell: JudgedCell) -> None:
+    """Write the cell's latency.hlog: its response times by phase and second (latency_log.py). A cell whose ledger
+    cannot be read, or in which nothing was acknowledged, has none."""
+    try:
+        lines = list(latency_log.lines(histories.load(cell.folder)))
+    except LedgerError:
+        return  # the judgement says so
+    if lines:
+        write(cell.folder / LATENCIES, "".join(f"{line}\n" for line in lines))
 
 
 def differences(cell: JudgedCell) -> list[str]:
