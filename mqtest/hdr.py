@@ -142,20 +142,26 @@ def read(path: Path) -> list[Interval]:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise LedgerError(f"{path}: {error.strerror}") from error
-    found = []
-    for number, text in enumerate(lines[:-1], 1):
+    try:
+        return list(intervals(lines[:-1]))
+    except ValueError as error:
+        raise LedgerError(f"{path}: {error}") from error
+
+
+def intervals(lines: Iterable[str]) -> Iterator[Interval]:
+    """The intervals in the lines of a log; raises ValueError for a line that is none."""
+    for number, text in enumerate(lines, 1):
         if text.startswith(("#", '"')) or not text:
             continue
         match = _LINE.fullmatch(text)
         if match is None:
-            raise LedgerError(f"{path}: line {number} is no interval of a histogram log")
-        found.append(Interval(match[1] or "", float(match[2]), float(match[3]), match[4]))
-    return found
+            raise ValueError(f"line {number} is no interval of a histogram log")
+        yield Interval(match[1] or "", float(match[2]), float(match[3]), match[4])
 
 
-def merged(intervals: Iterable[Interval]) -> HdrHistogram:
+def merged(parts: Iterable[Interval]) -> HdrHistogram:
     """All of them as one histogram."""
     whole = empty()
-    for interval in intervals:
+    for interval in parts:
         whole.decode_and_add(interval.encoded)
     return whole

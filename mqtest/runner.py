@@ -1,6 +1,6 @@
 """The cells of a run, each in a folder of its own; what an interrupted run leaves is whole.
 
-    results/<utc>-<scenario>/run.json                what was asked; `planned`: ids of all cells
+    results/<utc>-<scenario>/run.json                what was asked; `planned`: ids of all cells; the noise floor
                              lock                     held while the run lives
                              cells/<id>/              cell.json, ledger/, logs/ (see ledger.py)
                              aborted/<id>-<n>/        cells that a stopped run did not finish, kept by --resume
@@ -13,19 +13,19 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mqtest import __version__, host
+from mqtest import __version__, host, noise_floor
 from mqtest.brokers import broker_module
 from mqtest.cell_run import CellRun
 from mqtest.cluster.locks import RunLock
 from mqtest.errors import UsageError, WaitTimeout
 from mqtest.judge import judge
-from mqtest.ledger import read_cell
+from mqtest.ledger import read_cell, read_record
 from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
 from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
@@ -52,12 +52,16 @@ def run(
     scenario: Scenario, plan: Plan, results: Path, *, keep: bool, ray: str | None, resume: Path | None, watch: Watch
 ) -> Path:
     """Run all cells of a plan that are not finished yet, on this machine or on the hosts of the Ray cluster at `ray`;
-    returns the run's folder. Raises what Executor.run raises."""
+    returns the run's folder. Raises what Executor.run raises. A noise floor is that of this machine: a run on
+    other hosts has none."""
     with _executor(plan.cells, keep, ray) as executor, _run_dir(scenario, plan, results, resume) as run_dir:
         todo = _unfinished(run_dir, plan.cells)
         watch.run_planned(todo, sum(expected_s(c) for c in todo) / executor.at_a_time, plan.disk_mb)
         watch.run_opened(run_dir)
         try:
+            if resume is None and ray is None:
+                floor = noise_floor.of_run(scenario, results, watch.note)
+                _write_run(run_dir, read_record(run_dir / RUN_FILE) | {"noise_floor": floor})
             executor.run(run_dir, todo, watch)
         finally:
             watch.run_ended()
@@ -100,7 +104,7 @@ def _run_dir(scenario: Scenario, plan: Plan, results: Path, resume: Path | None)
     """The run's folder, new with its run.json or the one that is resumed, and its lock."""
     with _held(resume) if resume else new_run(results, scenario.path.stem) as run_dir:
         if resume is None:
-            _write_run(run_dir, scenario, plan)
+            _write_run(run_dir, _record(run_dir, scenario, plan))
         yield run_dir
 
 
@@ -160,8 +164,8 @@ def new_run(results: Path, name: str) -> Iterator[Path]:
     raise UsageError(f"{results}: cannot make a folder for the run")
 
 
-def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
-    record = {
+def _record(run_dir: Path, scenario: Scenario, plan: Plan) -> dict[str, object]:
+    return {
         "run": run_dir.name,
         "scenario": {
             "title": scenario.title,
@@ -177,6 +181,9 @@ def _write_run(run_dir: Path, scenario: Scenario, plan: Plan) -> None:
         "host": host.facts(),
         "mqtest_version": __version__,
     }
+
+
+def _write_run(run_dir: Path, record: Mapping[str, object]) -> None:
     (run_dir / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

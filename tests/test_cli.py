@@ -37,7 +37,9 @@ from mqtest.targets import TARGETS
 from mqtest.watch import Watch
 from tests.run_dirs import make_cell, make_run
 
-COMMANDS = ("run", "attach", "bench", "check", "report", "list", "doctor", "up", "down", "clean", "version")
+COMMANDS = (
+    "run", "attach", "bench", "calibrate", "check", "report", "list", "doctor", "up", "down", "clean", "version",
+)  # fmt: skip
 
 
 @dataclass

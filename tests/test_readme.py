@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = (
     "mqtest doctor",
     "mqtest list",
+    "mqtest calibrate --rate 1000",
     "mqtest run self-test",
     "mqtest run durability --dry-run",
     "mqtest check results/RUN",

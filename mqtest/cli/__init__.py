@@ -18,7 +18,7 @@ import click
 from mqtest import __version__
 from mqtest.cli.attach import attach
 from mqtest.cli.bench import bench
-from mqtest.cli.machine import clean, doctor, down, list_command, up
+from mqtest.cli.machine import calibrate, clean, doctor, down, list_command, up
 from mqtest.cli.runs import check, report_command, run
 from mqtest.cli.words import say
 from mqtest.errors import MqtestError, UsageError
@@ -78,7 +78,7 @@ def version() -> int:
     return 0
 
 
-for command in (run, check, report_command, list_command, doctor, attach, bench, up, down, clean):
+for command in (run, check, report_command, list_command, doctor, calibrate, attach, bench, up, down, clean):
     cli.add_command(command)
 
 

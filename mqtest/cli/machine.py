@@ -1,4 +1,4 @@
-"""`mqtest list`, `doctor`, `up`, `down`, `clean`: what there is, and what is left behind."""
+"""`mqtest list`, `doctor`, `calibrate`, `up`, `down`, `clean`: what there is, and what is left behind."""
 
 from __future__ import annotations
 
@@ -30,6 +30,25 @@ def doctor(power_cut: bool) -> int:
     from mqtest import doctor as examiner
 
     console().print(examiner.render(examiner.examine(power_cut=power_cut, progress=say)))
+    return 0
+
+
+@click.command(short_help="Measure the noise floor of this machine.")
+@click.option(
+    "--rate", "rates", multiple=True, type=click.FloatRange(min=1), metavar="N", help="Messages per s; repeatable."
+)
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the runs are.")
+def calibrate(rates: tuple[float, ...], results: Path) -> int:
+    """Measure what our own load makes of a broker that costs nothing, and keep it for the reports of runs to come.
+
+    Without --rate: at the rates of the scenarios that ship, some seconds each. What lies below the noise floor is
+    mqtest's and this machine's, not a broker's.
+    """
+    from mqtest import noise_floor
+    from mqtest.report.noise import floor_table
+
+    console().print(floor_table(noise_floor.calibrate(rates, results, say)))
+    click.echo(results / noise_floor.FILE)
     return 0
 
 

@@ -14,6 +14,7 @@ from mqtest.model import Verdict
 from mqtest.report.blocks import bullets, code, plain, section, table
 from mqtest.report.collect import Collected
 from mqtest.report.matrix import controls_text, matrix_text
+from mqtest.report.noise import floor_text
 from mqtest.report.safety import safety_text
 from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
@@ -61,18 +62,20 @@ def markdown_text(collected: Collected, mqtest_version: str) -> str:
     """The whole file."""
     all_groups = groups(collected.rows)
     scenario = _scenario(collected)
+    floor = floor_text(collected)
     sections = [
         f"# {plain(scenario.get('title', 'Report'))}",
         f"> {plain(scenario.get('question', ''))}" if scenario.get("question") else "",
         _tally(collected),
         surprises_text(collected),
         "## The answer\n\n" + _answer(all_groups),
-        section("### What it costs, in the steady phase", bullets(cost(collected.rows))),
+        section("### What it costs, in the steady phase", bullets(cost(collected.rows)), floor),
         section("## Verdicts", matrix_text(all_groups), controls_text(collected, all_groups)),
-        throughput_text(collected.cells),
+        throughput_text(collected.cells, floor),
         safety_text(collected.cells),
-        unavailable_text(collected.cells),
+        unavailable_text(collected.cells, floor),
         "## The table\n\n" + table(HEADERS, [figures(group) for group in all_groups]),
+        floor,
         "How to read it:\n\n" + _HOW_TO_READ,
         timelines_text(collected.cells),
         "## What was not proven\n\n" + _not_proven(collected),

@@ -20,8 +20,8 @@ _RULE = (
 )
 
 
-def throughput_text(cells: Sequence[JudgedCell]) -> str:
-    """The section: one row a profile, over repeats the medians, and the worst in parentheses."""
+def throughput_text(cells: Sequence[JudgedCell], floor: str = "") -> str:
+    """The section: one row a profile, over repeats the medians, and the worst in parentheses; with the noise floor."""
     searched = by_profile(cells)
     if not searched:
         return ""
@@ -32,7 +32,7 @@ def throughput_text(cells: Sequence[JudgedCell]) -> str:
     ]
     at = [f"at {share} %" for share in loads]
     headers = ("profile", "sustained per s", "MB/s", "not at", *at, "limit")
-    return section("## Throughput", _RULE, table(headers, rows))
+    return section("## Throughput", _RULE, table(headers, rows), floor)
 
 
 def by_profile(cells: Sequence[JudgedCell]) -> dict[str, list[JudgedCell]]:

@@ -30,8 +30,9 @@ _TELLING = 2
 """a cell with so many parts has a timeline"""
 
 
-def unavailable_text(cells: Sequence[JudgedCell]) -> str:
-    """The section: the longest gap, all outages together, and when each stage of the recovery was reached."""
+def unavailable_text(cells: Sequence[JudgedCell], floor: str = "") -> str:
+    """The section: the longest gap, all outages together, and when each stage of the recovery was reached; with the
+    noise floor, where it has latencies."""
     columns = _columns(cells)
     rows = [
         (group.fault, group.profile, *(_figure(group, column) for column in columns), _latency(group))
@@ -43,11 +44,12 @@ def unavailable_text(cells: Sequence[JudgedCell]) -> str:
         return ""
     headings = ["fault", "profile", *map(_heading, columns), "p50, p99 of acks"]
     if all(row[-1] == NOT_MEASURED for row in rows):
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
+        headings, rows, floor = headings[:-1], [row[:-1] for row in rows], ""
     return section(
         "## How long it was unavailable",
         _SECONDS,
         table(headings, rows, numbers_from=2),
+        floor,
     )
 
 
