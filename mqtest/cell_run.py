@@ -102,6 +102,7 @@ class CellRun:
         with self._journal.stage("first ack"):
             self._load.probe(broker.wiring())
         if not cell.hasty:
+            self._tell_flush_times(cluster)
             cluster.sync()
         with self._journal.stage("workers"):
             self._load.start(broker.wiring())
@@ -162,15 +163,17 @@ class CellRun:
             search_run.run(self._cell.search, self._load, self._journal)
             return
         self.phase("steady")
-        if phases.sync_before_fault_s is None:
-            self.last(phases.steady_s)
-        else:
-            self.last(phases.steady_s - phases.sync_before_fault_s)
+        self._tell_usage(cluster)
+        synced_s = phases.sync_before_fault_s or 0.0
+        self.last(phases.steady_s - synced_s)
+        self._tell_usage(cluster)  # before the flush: what comes between that and the fault is what the fault can take
+        if synced_s:
             cluster.sync()
             self.event("synced")
-            self.last(phases.sync_before_fault_s)
+            self.last(synced_s)
         if not self._cell.fault.groups:
             self.last(phases.hold_s + phases.after_s)
+            self._tell_usage(cluster)
             return
         self._fault(cluster, broker)
         self.phase("after")
@@ -234,6 +237,20 @@ class CellRun:
                 broker.await_nodes(_REJOIN_S)
             self._load.look()
         self.event("restarted", nodes=names)
+
+    def _tell_flush_times(self, cluster: Cluster) -> None:
+        """How fast the nodes' disks flush, with no load on them yet."""
+        with suppress(ClusterError, EngineError), self._journal.stage("disks"):  # a figure more or less
+            self.event("flushed", nodes={name: list(taken) for name, taken in cluster.flush_times().items()})
+
+    def _tell_usage(self, cluster: Cluster) -> None:
+        """What nodes and workers have used until now. Two of these in a phase make its figures (checks/usage.py)."""
+        if self._cell.hasty:
+            return
+        t_ns, workers = now_ns(), self._load.workers.cpu_s()
+        with suppress(ClusterError, EngineError):
+            nodes = {name: dict(figures) for name, figures in cluster.usage().items()}
+            self.event("usage", t_ns=t_ns, nodes=nodes, workers=workers)
 
     def _tell_committed(self, broker: Broker) -> None:
         """What the broker itself says once the consumers are gone, where there were any."""

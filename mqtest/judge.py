@@ -44,6 +44,9 @@ COLUMNS: tuple[str, ...] = (
     "load_75_latency_ms_p50", "load_75_latency_ms_p99", "load_75_latency_ms_p999", "load_75_latency_ms_max",
     "pacing_lag_ms_p50", "pacing_lag_ms_p99", "pacing_lag_ms_max",
     "load_25_pacing_lag_ms_p99", "load_50_pacing_lag_ms_p99", "load_75_pacing_lag_ms_p99",
+    "broker_cpu_cores", "client_cpu_cores", "broker_cpu_us_per_message", "client_cpu_us_per_message",
+    "consumer_cpu_us_per_message", "broker_written_bytes_per_message", "broker_writes_per_message",
+    "broker_flushes_per_message", "fsync_ms_p50", "fsync_ms_p99",
     "audit_complete", "fault_bit", "verdict", "reason",
 )  # fmt: skip
 """columns of results.csv, in order; settings and host facts follow them (report/csv_table.py)"""

@@ -481,7 +481,30 @@ def test_logs_survive_a_restart(cluster: ComposeCluster, tmp_path: Path) -> None
     cluster.save_logs(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.log" for name in ALL]
     assert "GET / HTTP" in (tmp_path / "node-1.log").read_text()
-    assert set(cluster.usage()) == set(ALL)
+
+
+def test_each_node_says_what_it_and_its_disk_did(cluster: ComposeCluster) -> None:
+    await_serving(cluster)
+    cluster.sync()
+    before = cluster.usage()
+    assert set(before) == set(ALL)
+    inside(cluster, "node-1", "dd", "if=/dev/zero", "of=/data/some", "bs=4096", "count=512", "conv=fsync")
+    after = cluster.usage()
+    grown = {name: {key: after[name][key] - before[name][key] for key in before[name]} for name in ALL}
+    assert grown["node-1"]["written_bytes"] >= 512 * 4096
+    assert grown["node-1"]["writes"] > 0
+    assert grown["node-1"]["flushes"] > 0
+    assert grown["node-1"]["cpu_s"] > 0
+    assert grown["node-2"]["written_bytes"] < 512 * 4096, "a disk is one node's"
+
+
+def test_how_fast_each_disk_flushes(cluster: ComposeCluster) -> None:
+    await_serving(cluster)
+    cluster.kill(["node-2"])
+    taken = cluster.flush_times()
+    assert set(taken) == {"names-1", "node-1", "node-3"}
+    assert all(min(times) > 0 for times in taken.values())
+    assert inside(cluster, "node-1", "stat", "-c", "%s", "/data/.mqtest-probe").strip() == "0"
 
 
 # --- refusals: each leaves the target as it was ---

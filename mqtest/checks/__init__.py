@@ -24,6 +24,7 @@ from mqtest.checks import (
     recovery,
     speed,
     sustained,
+    usage,
 )
 from mqtest.history import History
 from mqtest.model import Finding
@@ -50,4 +51,5 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "latency": speed.latency,
     "sustained": sustained.sustained,
     "pacing": pacing.pacing,
+    "usage": usage.usage,
 }

@@ -21,8 +21,10 @@ REFUSED = "latency_ms_p99_refused"
 
 
 def pacing(history: History) -> Finding:
-    """Milliseconds from a message's due time until our own load noticed it, in the steady phase; and the p99 of each
-    load at a share of what a search found (`load_50_pacing_lag_ms_p99`)."""
+    """Milliseconds from a message's due time until our own load noticed it, in the steady phase.
+
+    Of each load at a share of what a search found the p99 (`load_50_pacing_lag_ms_p99`).
+    """
     numbers = lag_ms(history.pacing, history.window("steady"))
     for phase, prefix in loads(history).items():
         found = lag_ms(history.pacing, history.window(phase))

@@ -35,12 +35,12 @@ def throughput(history: History) -> Finding:
     numbers: Numbers = dict.fromkeys(("sent_per_s", "ack_rate_per_s", "delivered_per_s", "drain_per_s"))
     window = history.window("steady")
     if window is not None:
-        numbers["sent_per_s"] = _per_s(sum(history.over_sends(lambda s: _inside(s.sent_ns, window))), window)
+        numbers["sent_per_s"] = _per_s(sum(history.over_sends(lambda s: inside(s.sent_ns, window))), window)
         if history.acknowledged:
-            acked = history.over_sends(lambda s: _inside(s.settled_ns[s.outcome == Outcome.ACKED], window))
+            acked = history.over_sends(lambda s: inside(s.settled_ns[s.outcome == Outcome.ACKED], window))
             numbers["ack_rate_per_s"] = _per_s(sum(acked), window)
         if live(history):
-            received = history.over_receipts(lambda r: _inside(r.received_ns, window))
+            received = history.over_receipts(lambda r: inside(r.received_ns, window))
             numbers["delivered_per_s"] = _per_s(sum(received), window)
     deliveries = joined([*history.delivery_times.values()], exact=True)
     if not live(history) and len(deliveries.times) > 1 and deliveries.times[-1] > deliveries.times[0]:
@@ -94,7 +94,8 @@ def live(history: History) -> bool:
     return bool((history.cell.get("workload") or {}).get("consume") == Consume.LIVE)
 
 
-def _inside(times: Ints, window: Window) -> int:
+def inside(times: Ints, window: Window) -> int:
+    """How many of these times are in it."""
     return int(np.count_nonzero((times >= window[0]) & (times < window[1])))
 
 

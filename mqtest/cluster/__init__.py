@@ -144,7 +144,12 @@ class Cluster(Protocol):
         """Write `<node>.log` for every node."""
 
     def usage(self) -> Mapping[str, Mapping[str, float]]:
-        """CPU seconds and bytes of memory of every node so far."""
+        """Of every node that runs, so far: `cpu_s`, `memory_bytes`, and of its disk `written_bytes`, `writes` and
+        `flushes`, as far as that can be told. What only grows, but CPU starts anew with the node."""
+
+    def flush_times(self) -> Mapping[str, Sequence[int]]:
+        """By node that runs: how many ns it takes to append a block of 4 KiB to a file on its disk and flush it, some
+        dozens of times. All else that is on the disk is flushed with it."""
 
     def down(self) -> None:
         """Remove everything that this cluster brought; idempotent."""

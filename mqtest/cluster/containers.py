@@ -235,18 +235,22 @@ class ComposeCluster:
                     file.write(part)
 
     def usage(self) -> Mapping[str, Mapping[str, float]]:
-        """By node that runs: `cpu_s` and `memory_bytes`, since its last start."""
+        """By node that runs: `cpu_s` and `memory_bytes`, since its last start, and what its disk did (disk_work.py)."""
         running = [name for name in self._names() if self._state(name)["Running"]]
 
         def ask(name: str) -> dict[str, float]:
-            seen: Any = self.agent.client.api.stats(str(self._container(name).id), stream=False, one_shot=True)
-            return {
-                "cpu_s": seen.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9,
-                "memory_bytes": float(seen.get("memory_stats", {}).get("usage", 0)),
-            }
+            return of_stats(self.agent.client.api.stats(str(self._container(name).id), stream=False, one_shot=True))
 
         with asking("measuring"):
-            return dict(zip(running, together(ask, running), strict=True))
+            seen = dict(zip(running, together(ask, running), strict=True))
+        images = {name: self.disks[name].image for name in running}
+        did = self.agent.call("disk-counters", {"disks": list(images.values())})
+        return {name: figures | did.get(images[name], {}) for name, figures in seen.items()}
+
+    def flush_times(self) -> Mapping[str, Sequence[int]]:
+        """See Cluster."""
+        taken: dict[str, list[int]] = self.agent.call("flush-times", {"targets": self._targets(self._names())})
+        return taken
 
     def down(self) -> None:
         """Remove containers, network, volumes and disks; the agent stays for the run's next cell."""
@@ -337,6 +341,17 @@ class ComposeCluster:
             if free < FULL:
                 return f"the disk of {name} is full"
         return None
+
+
+def of_stats(seen: Mapping[str, Any]) -> dict[str, float]:
+    """`cpu_s` and `memory_bytes` of an answer of the engine's stats; the same keys under cgroup v1 and v2. Left out is
+    what a container that has just ended no longer says."""
+    found = {
+        "cpu_s": (seen.get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage"),
+        "memory_bytes": (seen.get("memory_stats") or {}).get("usage"),
+    }
+    units = {"cpu_s": 1e9, "memory_bytes": 1}
+    return {name: value / units[name] for name, value in found.items() if value}
 
 
 def remove(agent: Agent, project: str, images: Sequence[str]) -> None:

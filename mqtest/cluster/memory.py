@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +24,7 @@ from mqtest.clients import ClientError
 from mqtest.clients.memory_wire import Connection, Sync
 from mqtest.clock import now_ns, wait_until
 from mqtest.cluster import Evidence
-from mqtest.cluster.agent_program import search
+from mqtest.cluster.agent_program import disk_work, search
 from mqtest.errors import ClusterError, UsageError
 from mqtest.model import Node
 
@@ -233,13 +234,26 @@ class MemoryCluster:
             shutil.copyfile(self._log, folder / f"{_NAME}.log")
 
     def usage(self) -> Mapping[str, Mapping[str, float]]:
-        """See Cluster; of the present process only, what it was before a kill is not counted."""
+        """See Cluster; of the present process only, what it was before a kill is not counted. `written_bytes` are those
+        that it handed to the kernel for a disk (/proc/PID/io)."""
         process = self._running()
         if process is None:
             return {}
         ticks = _stat(process)[11:13]
         pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-        return {_NAME: {"cpu_s": sum(map(int, ticks)) / _TICKS_PER_S, "memory_bytes": float(pages * _PAGE_BYTES)}}
+        io = dict(line.split(": ") for line in Path(f"/proc/{process.pid}/io").read_text().splitlines())
+        return {
+            _NAME: {
+                "cpu_s": sum(map(int, ticks)) / _TICKS_PER_S,
+                "memory_bytes": float(pages * _PAGE_BYTES),
+                "written_bytes": float(io["write_bytes"]),
+            }
+        }
+
+    def flush_times(self) -> Mapping[str, Sequence[int]]:
+        """See Cluster; beside the store, on the same disk."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            return {_NAME: disk_work.appended(os.dup(file.fileno()))}
 
     def down(self) -> None:
         """See Cluster."""

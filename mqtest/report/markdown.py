@@ -13,6 +13,7 @@ from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
 from mqtest.report.blocks import bullets, code, plain, section, table
 from mqtest.report.collect import Collected
+from mqtest.report.limits import limits_text
 from mqtest.report.matrix import controls_text, matrix_text
 from mqtest.report.noise import floor_text
 from mqtest.report.safety import safety_text
@@ -70,6 +71,7 @@ def markdown_text(collected: Collected, mqtest_version: str) -> str:
         surprises_text(collected),
         "## The answer\n\n" + _answer(all_groups),
         section("### What it costs, in the steady phase", bullets(cost(collected.rows)), floor),
+        section("### Who was the limit, in the steady phase", limits_text(collected.cells)),
         section("## Verdicts", matrix_text(all_groups), controls_text(collected, all_groups)),
         throughput_text(collected.cells, floor),
         safety_text(collected.cells),

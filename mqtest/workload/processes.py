@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,7 @@ from mqtest.ledger import last_receipt_ns, open_sends
 from mqtest.workload import Role, WorkerPlan
 
 _TAIL_LINES = 20
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _MOMENT_S = 1.0
 """at most, until a worker that is to be killed is in the middle of something"""
 _FRESH_NS = 5_000_000
@@ -188,6 +190,16 @@ class Workers:
     def total(self, key: str) -> int:
         """Sum of one counter over all workers."""
         return sum(int(w.stats.get(key, 0)) for w in self._workers)
+
+    def cpu_s(self) -> dict[str, float]:
+        """By worker that runs, such as `producer 0`: the seconds of CPU that its process has taken so far, with all
+        threads of its client library."""
+        taken = {}
+        for worker in self._workers:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+                taken[worker.name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return taken
 
     def last_ack_ns(self) -> int:
         """Latest ack of any producer, 0 when there was none."""

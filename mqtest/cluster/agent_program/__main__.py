@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import clocks, disk_faults, disks, packets, power, search
+from . import clocks, disk_faults, disk_work, disks, packets, power, search
 from .proofs import FailedError, RefusedError, Target
 
 Request = Mapping[str, Any]
@@ -57,6 +57,8 @@ COMMANDS: Mapping[str, Callable[[Request], object]] = {
     "witnesses": lambda request: power.read_witnesses(_targets(request)),
     "search": lambda request: search.search(_targets(request), request["run"], request["size"]),
     "space": lambda request: power.space(_targets(request)),
+    "flush-times": lambda request: disk_work.flush_times(_targets(request)),
+    "disk-counters": lambda request: disk_work.counters(request["disks"]),
     "fill-disks": lambda request: disk_faults.fill(_targets(request)),
     "free-disks": lambda request: disk_faults.free(request["disks"]),
     "fail-disks": lambda request: disk_faults.fail(_targets(request)),
