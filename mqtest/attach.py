@@ -28,7 +28,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mqtest import __version__, host
+from mqtest import __version__, host, noise_floor
 from mqtest.brokers.foreign import Asked, Foreign, Held, foreign_module
 from mqtest.cell_run import record as record_of
 from mqtest.clients import client
@@ -343,5 +343,6 @@ def _write_run(run_dir: Path, asked: Attachment, cell: Cell) -> None:
         "host": host.facts(),
         "mqtest_version": __version__,
         "workload": asdict(cell.workload),
+        "noise_floor": noise_floor.kept(run_dir.parent),
     }
     (run_dir / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

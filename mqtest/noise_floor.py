@@ -73,17 +73,21 @@ def calibrate(rates_per_s: Sequence[float], results: Path, progress: Callable[[s
 
 
 def of_run(scenario: Scenario, results: Path, progress: Callable[[str], None]) -> Floor | None:
-    """The floor that belongs to a run of this scenario: measured now, or the one that is kept; None where there is none
-    of this machine."""
+    """The floor that belongs to a run of this scenario: measured now, or the one that is kept, or None."""
+    if not scenario.latency:
+        return kept(results)
     loads = _open_loops([scenario])
-    if scenario.latency:
-        few = loads if len(loads) <= _MOST else [loads[0], loads[len(loads) // 2], loads[-1]]
-        return measure(few, RUN_S, results, progress)
+    few = loads if len(loads) <= _MOST else [loads[0], loads[len(loads) // 2], loads[-1]]
+    return measure(few, RUN_S, results, progress)
+
+
+def kept(results: Path) -> Floor | None:
+    """What `calibrate` left there; None where it left nothing, or the machine is another one."""
     try:
-        kept = read_record(results / FILE)
+        floor = read_record(results / FILE)
     except LedgerError:
         return None
-    return kept if kept.get("host") == host.facts() else None
+    return floor if floor.get("host") == host.facts() else None
 
 
 def _open_loops(scenarios: Iterable[Scenario]) -> list[Workload]:

@@ -275,7 +275,8 @@ def test_the_whole_command_against_a_socket(
     assert "memory/log-safe" in out
     assert "Of nobody it was seen that it went away or was broken.\n\nNo second without an acknowledgement.\n" in out
     (run_dir,) = [path for path in tmp_path.iterdir() if "attach-memory" in path.name]
-    assert json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["planned"] == ["001-attached-memory-log-safe"]
+    record = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    assert (record["planned"], record["noise_floor"]) == (["001-attached-memory-log-safe"], None)
     cell = run_dir / "cells" / "001-attached-memory-log-safe"
     (row,) = csv.DictReader((run_dir / "results.csv").read_text(encoding="utf-8").splitlines())
     assert (row["verdict"], row["fault"], row["lost"]) == ("kept", "none", "0")
