@@ -350,6 +350,8 @@ def test_markdown_says_which_latency_was_refused_and_how_late_our_own_load_was()
     text = markdown_text(collected(judged("001-x", None, refused, pacing_lag_ms_p99=31.5)), "0")
     assert "- `001-x`: latency is refused: our own load was late\n" in text
     assert "| – / – | 31.5 |" in text
+    invalid = judged("001-x", None, refused, verdict="invalid", reason="latency is refused: our own load was late")
+    assert markdown_text(collected(invalid), "0").count("- `001-x`") == 1, "said once"
     assert "refused" not in markdown_text(collected(judged("001-x")), "0").partition("How to read it")[0]
 
 

@@ -144,6 +144,7 @@ def _not_proven(collected: Collected) -> str:
         for finding in cell.findings
         if finding.check == "latency"
         for note in finding.notes
+        if note not in cell.reason
     ]
     theirs = any("attached" in cell.facts for cell in collected.cells)
     if collected.cells and not theirs and not any(row["fault"] == NO_FAULT for row in collected.rows):
