@@ -156,12 +156,24 @@ def test_a_disk_that_is_slow_is_asked_less_often(tmp_path: Path, monkeypatch: py
     assert len(disk_work.appended(os.open(path, os.O_WRONLY))) == 1
 
 
+def counts_writes(folder: Path) -> bool:
+    """Whether the kernel counts what is written there as bound for a disk: not in memory (tmpfs)."""
+
+    def written() -> int:
+        return int(Path("/proc/self/io").read_text().partition("\nwrite_bytes: ")[2].split()[0])
+
+    before = written()
+    (folder / "some").write_bytes(bytes(1 << 20))
+    return written() - before >= 1 << 20
+
+
 def test_the_embedded_broker_says_what_it_used(tmp_path: Path) -> None:
     with running(tmp_path, profile({})) as rig:
         before = rig.cluster.usage()["memory-1"]
         rig.send(range(100))
         after = rig.cluster.usage()["memory-1"]
-        assert after["written_bytes"] - before["written_bytes"] >= 100 * 64
+        least = 100 * 64 if counts_writes(tmp_path) else 0
+        assert after["written_bytes"] - before["written_bytes"] >= least
         assert after["cpu_s"] >= before["cpu_s"]
         assert min(rig.cluster.flush_times()["memory-1"]) > 0
 
@@ -176,7 +188,7 @@ def test_a_whole_cell_has_the_figures_of_nodes_and_clients(tmp_path: Path) -> No
     assert set(next(e for e in events if e["event"] == "usage")["workers"]) == {"producer 0", "consumer 0"}
     for column in ("broker_cpu_cores", "client_cpu_cores", "broker_written_bytes_per_message", "fsync_ms_p50"):
         assert row[column] >= 0, column
-    assert row["broker_written_bytes_per_message"] > 512
+    assert row["broker_written_bytes_per_message"] > (512 if counts_writes(tmp_path) else -1)
     assert row["broker_flushes_per_message"] is None, "nobody counts them there"
 
 
