@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from mqtest import pacing
 from mqtest.audit import RunnerProducer, read_all
 from mqtest.brokers import Reachable
 from mqtest.clients import Client
 from mqtest.clock import NS_PER_S, now_ns, wait_until
 from mqtest.columns import Columns
 from mqtest.errors import ClusterError, WaitTimeout
+from mqtest.hdr import Interval
 from mqtest.journal import Journal
 from mqtest.ledger import load_sends
 from mqtest.model import RUNNER, Consume, Phases, Wiring, Workload
@@ -121,6 +123,10 @@ class Load:
         folders = [self._ledger / f"sends.{number}" for number in range(self._workload.producers)]
         loaded = [load_sends(folder) for folder in folders]
         return {name: np.concatenate([columns[name] for columns in loaded]) for name in names}
+
+    def lags(self) -> Sequence[Interval]:
+        """The pacing lag of all producers, as it stands; raises LedgerError naming a log that is damaged."""
+        return pacing.load(self._ledger.parent)
 
     def drain(self, cluster: Reachable) -> None:
         """Send no more, settle what is open, and let the consumers take everything, for a bounded time."""

@@ -82,7 +82,7 @@ def _sustained(rate_per_s: float, search: Search, load: Load, journal: Journal) 
     load.pace(0)
     load.last(search.settle_s, enough=load.settled)
     if load.settled():
-        why = why_not(part(load.sends(NEEDED), rate_per_s, began_ns, ended_ns))
+        why = why_not(part(load.sends(NEEDED), load.lags(), rate_per_s, began_ns, ended_ns))
     else:
         why = f"what was open had not settled {search.settle_s:g} s later"
     said: dict[str, Any] = {"rate_per_s": rate_per_s, "began_ns": began_ns, "ended_ns": ended_ns}

@@ -15,7 +15,9 @@ from mqtest.ledger import load_sends
 from mqtest.model import Outcome, Search
 from tests.histories import Sent, Skipped, at, in_order, write_cell_folder
 
-GOOD = Part(asked=1000.0, due=1000, skipped=0, acked=1000, backlog_before=5.0, backlog_after=5.0)
+GOOD = Part(
+    lasted_ms=2000.0, lag_ms=1.0, asked=1000.0, due=1000, skipped=0, acked=1000, backlog_before=5.0, backlog_after=5.0
+)
 
 
 def trial(rate_per_s: float, began_s: float, ended_s: float) -> dict[str, Any]:
@@ -48,6 +50,10 @@ def slow(first: int, begin_s: float, seconds: float, rate_per_s: float, acks_per
         ({}, None),
         ({"due": 950}, None),
         ({"due": 949}, "only 949 of 1,000 messages fell due"),
+        ({"lag_ms": 100.0}, None),
+        ({"lag_ms": 101.0}, "our own load was late by p99 101 ms in 2,000 ms"),
+        ({"lag_ms": 101.0, "backlog_after": 500.0}, "our own load was late by p99 101 ms in 2,000 ms"),
+        ({"lag_ms": None}, None),
         ({"skipped": 1}, "1 of 1,000 messages were skipped"),
         ({"acked": 990}, None),
         ({"acked": 989}, "only 989 of 1,000 messages were acknowledged"),
@@ -66,11 +72,18 @@ class TestThePart:
 
     def of(self, tmp_path: Path, sends: Sequence[Sent | Skipped], rate_per_s: float = 10.0) -> Part:
         folder = write_cell_folder(tmp_path, sends=sends)
-        return part(load_sends(folder / "ledger" / "sends.0"), rate_per_s, at(0), at(9))
+        return part(load_sends(folder / "ledger" / "sends.0"), load(folder).pacing, rate_per_s, at(0), at(9))
 
     def test_a_broker_that_keeps_up(self, tmp_path: Path) -> None:
         assert self.of(tmp_path, steady(0, 0, 9, 10, 0.25)) == Part(
-            asked=60.0, due=60, skipped=0, acked=60, backlog_before=3.0, backlog_after=3.0
+            lasted_ms=6000.0,
+            lag_ms=None,
+            asked=60.0,
+            due=60,
+            skipped=0,
+            acked=60,
+            backlog_before=3.0,
+            backlog_after=3.0,
         )
 
     def test_one_that_does_not(self, tmp_path: Path) -> None:
@@ -129,6 +142,17 @@ class TestTheCheck:
         thought = {**trial(40, 2, 5), "sustained": True, "why": None}
         judged = judge(self.cell(tmp_path, slow(0, 2, 3, 40, 20), thought))
         assert judged.row["sustained_per_s"] is None
+
+    def test_a_rate_at_which_our_own_load_was_late_is_not_sustained(self, tmp_path: Path) -> None:
+        """The part is from 3 s on: what came before it does not count, 110 ms in it are more than 5 % of 2 s."""
+        sends = [*steady(0, 2, 3, 10, 0.5), *steady(30, 6, 3, 20, 0.5)]
+        lags = [(2.0, 8, 900.0), (3.0, 20, 90.0), (6.0, 8, 1.0), (7.0, 20, 110.0)]
+        judged = judge(self.cell(tmp_path, sends, trial(10, 2, 5), trial(20, 6, 9), lags=lags))
+        assert judged.row["sustained_per_s"] == 10.0
+        (finding,) = [f for f in judged.findings if f.check == "sustained"]
+        assert finding.examples[0] == "10 a second: sustained"
+        assert finding.examples[1].startswith("20 a second: our own load was late by p99 110 ms in 2,000 ms")
+        assert finding.numbers["not_sustained_per_s"] == 20.0
 
     def test_none_without_a_search(self, tmp_path: Path) -> None:
         judged = judge(self.cell(tmp_path, steady(0, 0, 9, 10)))

@@ -2,7 +2,9 @@
 
 A search (search_run.py) tries one rate after the other; each trial is an event with its rate, its begin and its end. It
 is judged by its last two thirds, the part, and `why_not` is the rule: the rate is sustained when
-- what the rate asks for fell due, and none of it was skipped;
+- what the rate asks for fell due, and our own load noticed it: its pacing lag (p99) is at most 5 % of the part's time,
+  for what is sent later than that shows what this machine can do, not what the broker can;
+- none of it was skipped;
 - what fell due was acked in the end, but for 1 %;
 - the backlog, of messages due and not settled, did not grow: its median over the second half of the part is above that
   over the first half by at most 1 % of what fell due. A stall that the broker makes good for moves no median.
@@ -11,13 +13,16 @@ Both halves of mqtest go by this: the search to choose its next rate, the check 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from mqtest.checks.pacing import NS_PER_MS, lag_ms
 from mqtest.checks.sightings import MOST_EXAMPLES
 from mqtest.clock import NS_PER_S
 from mqtest.columns import Columns
+from mqtest.hdr import Interval
 from mqtest.history import History
 from mqtest.model import Finding, Outcome
 from mqtest.tables import Ints, Sends
@@ -29,15 +34,18 @@ _JUDGED = 2 / 3
 _TOLERATED = 0.01
 """of what fell due"""
 _FELL_DUE = 0.95
-"""at least, of what the rate asks for: a trial during which a producer was away shows nothing"""
+"""at least, of what the rate asks for: a trial during which a producer was away, or as late as that, shows nothing"""
 _SAMPLES = 50
 """of the backlog, in each half"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What the end of a trial came to. Counts of messages."""
+    """What the end of a trial came to. Counts of messages, but for the times."""
 
+    lasted_ms: float
+    lag_ms: float | None
+    """p99 of the pacing lag of our own load; None: not measured"""
     asked: float
     """by the rate"""
     due: int
@@ -55,6 +63,8 @@ def why_not(part: Part) -> str | None:
     """Why the rate was not sustained; None: it was."""
     if part.due < _FELL_DUE * part.asked:
         return f"only {part.due:,} of {part.asked:,.0f} messages fell due"
+    if part.lag_ms is not None and part.lag_ms > (1 - _FELL_DUE) * part.lasted_ms:
+        return f"our own load was late by p99 {part.lag_ms:,.0f} ms in {part.lasted_ms:,.0f} ms"
     if part.skipped:
         return f"{part.skipped:,} of {part.due:,} messages were skipped"
     if part.acked < (1 - _TOLERATED) * part.due:
@@ -65,8 +75,8 @@ def why_not(part: Part) -> str | None:
     return None
 
 
-def part(sends: Columns, rate_per_s: float, began_ns: int, ended_ns: int) -> Part:
-    """The end of a trial, from the columns NEEDED of the sends of all producers."""
+def part(sends: Columns, lags: Iterable[Interval], rate_per_s: float, began_ns: int, ended_ns: int) -> Part:
+    """The end of a trial, from the columns NEEDED of the sends of all producers, and from their logs of pacing lag."""
     begin = ended_ns - int((ended_ns - began_ns) * _JUDGED)
     due, settled = sends["due_ns"], sends["settled_ns"]
     near = np.flatnonzero((due > 0) & (due < ended_ns) & ((settled == 0) | (settled > begin)))
@@ -77,6 +87,8 @@ def part(sends: Columns, rate_per_s: float, began_ns: int, ended_ns: int) -> Par
     fell_due, answered = np.sort(due[sent]), np.sort(settled[sent & (settled != 0)])
     backlog = np.searchsorted(fell_due, times, "right") - np.searchsorted(answered, times, "right")
     return Part(
+        lasted_ms=(ended_ns - begin) / NS_PER_MS,
+        lag_ms=lag_ms(lags, (begin, ended_ns))["pacing_lag_ms_p99"],
         asked=rate_per_s * (ended_ns - begin) / NS_PER_S,
         due=int(np.count_nonzero(inside)),
         skipped=int(np.count_nonzero(inside & ~sent)),
@@ -110,7 +122,7 @@ def sustained(history: History) -> Finding:
     for trial in (event for event in history.events if event["event"] == "trial"):
         rate_per_s = float(trial["rate_per_s"])
         span = trial["began_ns"], trial["ended_ns"]
-        why = why_not(part(_near(history, span), rate_per_s, *span))
+        why = why_not(part(_near(history, span), history.pacing, rate_per_s, *span))
         (held if why is None else failed).append(rate_per_s)
         lines.append(f"{rate_per_s:,.0f} a second: {why or 'sustained'}")
     above = [rate for rate in failed if rate > max(held, default=0.0)]

@@ -14,9 +14,9 @@ _LOAD = re.compile(r"load_(\d+)_latency_ms_p50")
 _QUANTILES = ("p50", "p99", "p999", "max")
 _RULE = (
     "*Sustained*: the highest rate that was tried and at which what fell due was acknowledged, nothing was skipped, "
-    "and the backlog did not grow, for the seconds that it was tried. *Not at*: the lowest rate above that, where it "
-    "was not so. *At 25 %*: milliseconds from due to acknowledged, p50 / p99 / p99.9 / max, at that share of what the "
-    "search took for sustained."
+    "our own load was on time, and the backlog did not grow, for the seconds that it was tried. *Not at*: the lowest "
+    "rate above that, where it was not so. *At 25 %*: milliseconds from due to acknowledged, p50 / p99 / p99.9 / max, "
+    "at that share of what the search took for sustained."
 )
 
 
