@@ -26,6 +26,7 @@ def wiring(
     acknowledged: bool = True,
     places: int = 1,
     producer: Mapping[str, Value] | None = None,
+    consumer: Mapping[str, Value] | None = None,
 ) -> Wiring:
     return Wiring(
         broker="rabbitmq",
@@ -37,7 +38,7 @@ def wiring(
         places=places,
         group="g",
         producer=producer or {},
-        consumer={},
+        consumer=consumer or {},
     )
 
 
@@ -224,6 +225,12 @@ def test_unknown_setting_is_named() -> None:
         opened(wiring("127.0.0.1:1", producer={"mandatry": True}))
 
 
+@pytest.fixture(params=["plain", "frames"])
+def receiver(request: pytest.FixtureRequest) -> str:
+    """How deliveries are read."""
+    return str(request.param)
+
+
 def take(consumer: PikaConsumer, count: int) -> list[Delivery]:
     found: list[Delivery] = []
 
@@ -235,9 +242,9 @@ def take(consumer: PikaConsumer, count: int) -> list[Delivery]:
     return found
 
 
-def test_queue_consumer_acknowledges_what_poll_returned_and_no_more() -> None:
+def test_queue_consumer_acknowledges_what_poll_returned_and_no_more(receiver: str) -> None:
     with amqp_server() as server:
-        consumer = open_consumer(wiring(server.address, places=2), 0, 0, 1)
+        consumer = open_consumer(wiring(server.address, places=2, consumer={"receiver": receiver}), 0, 0, 1)
         server.deliver(1, b"x")
         server.deliver(2, body(5), queue_number=1)
         assert take(consumer, 2) == [Delivery(0, 1, b"x", False), Delivery(1, 2, body(5), False)]
@@ -251,9 +258,9 @@ def test_queue_consumer_acknowledges_what_poll_returned_and_no_more() -> None:
     assert server.consumed == [("t-0", None), ("t-1", None)]
 
 
-def test_auto_ack_acknowledges_nothing_and_keeps_what_comes_while_it_closes() -> None:
+def test_auto_ack_acknowledges_nothing_and_keeps_what_comes_while_it_closes(receiver: str) -> None:
     with amqp_server() as server:
-        given = replace(wiring(server.address), consumer={"auto_ack": True})
+        given = replace(wiring(server.address), consumer={"auto_ack": True, "receiver": receiver})
         consumer = open_consumer(given, 0, 0, 1)
         server.deliver(1, body(4))
         assert take(consumer, 1) == [Delivery(0, 1, body(4), False)]
@@ -266,9 +273,9 @@ def test_auto_ack_acknowledges_nothing_and_keeps_what_comes_while_it_closes() ->
     assert (server.acked, server.no_ack) == ([], [True, False])
 
 
-def test_auto_ack_keeps_what_had_come_over_a_connection_that_is_lost() -> None:
+def test_auto_ack_keeps_what_had_come_over_a_connection_that_is_lost(receiver: str) -> None:
     with amqp_server() as server:
-        consumer = open_consumer(replace(wiring(server.address), consumer={"auto_ack": True}), 0, 0, 1)
+        consumer = open_consumer(wiring(server.address, consumer={"auto_ack": True, "receiver": receiver}), 0, 0, 1)
         server.deliver(1, body(4))
         server.drop()
         wait_until(lambda: consumer._link.step(0.1) or consumer.failed, 5, "the loss to be told")
@@ -276,9 +283,9 @@ def test_auto_ack_keeps_what_had_come_over_a_connection_that_is_lost() -> None:
     assert consumer.late == [Delivery(0, 1, body(4), False)]
 
 
-def test_stream_consumer_goes_on_behind_what_it_acknowledged() -> None:
+def test_stream_consumer_goes_on_behind_what_it_acknowledged(receiver: str) -> None:
     with amqp_server() as server:
-        given = wiring(server.address, kind=Kind.LOG)
+        given = wiring(server.address, kind=Kind.LOG, consumer={"receiver": receiver})
         asked = []
         for epoch in (0, 1, 2, 0):
             consumer = open_consumer(given, 0, epoch, 1)
@@ -298,9 +305,10 @@ def test_places_of_a_stream_are_shared_out_and_a_queue_is_competed_for() -> None
     assert [queue for queue, _ in server.consumed] == ["t-1", "t-0", "t-1", "t-2"]
 
 
-def test_consumer_passes_over_a_node_that_refuses_to_serve_it() -> None:
+def test_consumer_passes_over_a_node_that_refuses_to_serve_it(receiver: str) -> None:
     with amqp_server(refuse="does not have a running replica") as one, amqp_server() as two:
-        reader = open_reader(wiring(one.address, two.address, kind=Kind.LOG), [0])
+        given = wiring(one.address, two.address, kind=Kind.LOG, consumer={"receiver": receiver})
+        reader = open_reader(given, [0])
         two.deliver(1, body(0), offset=0)
         assert [d.offset for d in take(reader, 1)] == [0]
         reader.close(1)
@@ -317,9 +325,9 @@ def test_link_says_whether_a_node_serves_a_stream() -> None:
             assert server.consumed == [("t-0", "next")]
 
 
-def test_reader_of_a_stream_says_where_it_starts() -> None:
+def test_reader_of_a_stream_says_where_it_starts(receiver: str) -> None:
     with amqp_server() as server:
-        reader = open_reader(wiring(server.address, kind=Kind.LOG), [0])
+        reader = open_reader(wiring(server.address, kind=Kind.LOG, consumer={"receiver": receiver}), [0])
         server.deliver(1, body(0), offset=17)
         assert reader.starts() == {0: 17}
         assert [d.offset for d in take(reader, 1)] == [17]

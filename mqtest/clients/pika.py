@@ -25,6 +25,7 @@ from pika import spec
 
 from mqtest import body as message
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
+from mqtest.clients.pika_deliveries import stream_offset, take_deliveries
 from mqtest.clients.pika_link import Link
 from mqtest.model import Delivery, Kind, Outcome, Value, Wiring
 
@@ -37,9 +38,10 @@ PRODUCER: Final[Mapping[str, Value]] = {
 }
 """Settings of a profile's `producer` table, with their defaults. `publisher`: `plain` marshals each message by
 basic_publish; `frames` marshals method and header once for each place and size, and splices the body in."""
-CONSUMER: Final[Mapping[str, Value]] = {"heartbeat": 5, "prefetch": 300, "auto_ack": False}
+CONSUMER: Final[Mapping[str, Value]] = {"heartbeat": 5, "prefetch": 300, "auto_ack": False, "receiver": "plain"}
 """`auto_ack`: the broker drops a message when it writes it to the connection, and prefetch bounds nothing. Of the
-workload's consumers only, never of the audit"""
+workload's consumers only, never of the audit. `receiver`: `plain` has pika decode each message, `frames` reads
+deliveries out of what the socket gave (pika_deliveries.py)"""
 READER_PREFETCH: Final = 2000
 """for the audit; quorum queues take no more"""
 
@@ -199,6 +201,8 @@ class PikaConsumer:
         self._stream = wiring.kind is Kind.LOG
         self._resume = resume
         self._places = {f"place-{place}": place for place in places}
+        self._by_tag = {tag.encode(): place for tag, place in self._places.items()}
+        self._frames = options["receiver"] == "frames"
         self._keys = {place: _position_key(wiring, place) for place in places}
         self._arrived: list[Delivery] = []
         self._first: dict[int, int] = {}
@@ -276,6 +280,8 @@ class PikaConsumer:
         self._arrived.clear()
         self._first.clear()
         ready: list[Any] = []
+        if self._frames:
+            take_deliveries(link.connection, self._take)
         link.channel.basic_qos(prefetch_count=self._prefetch)
         link.channel.add_on_cancel_callback(
             lambda frame: link.fail(f"the broker cancelled the consumer {frame.method.consumer_tag}")
@@ -297,11 +303,17 @@ class PikaConsumer:
         return {"x-stream-offset": _positions.get(self._keys[place], "first") if self._resume else "first"}
 
     def _deliver(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        place = self._places[method.consumer_tag]
         offset = int(properties.headers["x-stream-offset"]) if self._stream else method.delivery_tag
+        self._note(self._places[method.consumer_tag], method.delivery_tag, offset, body, bool(method.redelivered))
+
+    def _take(self, consumer_tag: bytes, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+        offset = stream_offset(header) if self._stream else tag
+        self._note(self._by_tag[consumer_tag], tag, offset, body, redelivered)
+
+    def _note(self, place: int, tag: int, offset: int, body: bytes, redelivered: bool) -> None:
         self._first.setdefault(place, offset)
-        self._tag = method.delivery_tag
-        self._arrived.append(Delivery(place, offset, body, bool(method.redelivered)))
+        self._tag = tag
+        self._arrived.append(Delivery(place, offset, body, redelivered))
 
 
 def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> PikaProducer:
