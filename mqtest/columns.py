@@ -16,14 +16,26 @@ import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mqtest.errors import LedgerError
 
-Columns = Mapping[str, NDArray[Any]]
+
+class Column(Protocol):
+    """A column as the checks read it: a mapped array, or one of which some rows are packed (chunks.py)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[Any], /) -> NDArray[Any]: ...
+
+
+Columns = Mapping[str, Column]
 
 STEP_ROWS = 1 << 16
 _HEADER_BYTES = 128
@@ -123,7 +135,22 @@ def load_columns(folder: Path, columns: Mapping[str, str]) -> dict[str, NDArray[
     return loaded
 
 
-def trim(folder: Path, columns: Columns, rows: int) -> Columns:
+def room(folder: Path, columns: Mapping[str, str]) -> int:
+    """For about how many rows the columns of a folder have room, by the size of one; 0 where there are none."""
+    name, dtype = next(iter(columns.items()))
+    try:
+        return (folder / f"{name}.npy").stat().st_size // np.dtype(dtype).itemsize
+    except FileNotFoundError:
+        return 0
+
+
+def byte_range(dtype: str, first: int, end: int) -> tuple[int, int]:
+    """Where rows `first` to `end` - 1 of a column stand in its file: the first byte and one past the last."""
+    width = np.dtype(dtype).itemsize
+    return _HEADER_BYTES + first * width, _HEADER_BYTES + end * width
+
+
+def trim(folder: Path, columns: Mapping[str, NDArray[Any]], rows: int) -> Columns:
     """The first `rows` rows of each column. Raises LedgerError naming a column that has fewer."""
     for name, column in columns.items():
         if len(column) < rows:
@@ -131,7 +158,7 @@ def trim(folder: Path, columns: Columns, rows: int) -> Columns:
     return {name: column[:rows] for name, column in columns.items()}
 
 
-def used_rows(*commits: NDArray[Any]) -> int:
+def used_rows(*commits: Column) -> int:
     """One past the last row at which one of these columns is set; beyond the shortest of them there are no rows."""
     end = min(len(commit) for commit in commits)
     while end > 0:  # from the end on: most files end with a few unused rows

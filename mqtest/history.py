@@ -357,8 +357,8 @@ def _fence_missing(place: int, after_ns: int, runner: Columns | None, strange: M
     """The fence of a place: the newest message of the runner that was acked there."""
     fences: Ints = np.zeros(0, dtype=np.int64)
     if runner is not None:
-        acked = (runner["outcome"] == Outcome.ACKED) & (runner["settled_ns"] != 0)
-        fences = np.flatnonzero(acked & (runner["place"] == place) & (runner["sent_ns"] > after_ns))
+        acked = (runner["outcome"][:] == Outcome.ACKED) & (runner["settled_ns"][:] != 0)
+        fences = np.flatnonzero(acked & (runner["place"][:] == place) & (runner["sent_ns"][:] > after_ns))
     if not len(fences):
         return f"place {place} has no acknowledged fence after the load and the heal"
     held = (strange["producer"] == RUNNER) & (strange["seq"] == fences[-1]) & (strange["place"] == place)

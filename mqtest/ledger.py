@@ -1,6 +1,7 @@
 """The files of one cell: what every producer, consumer and audit reader saw, on disk, written before it acted.
 
     cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl
+    of a large cell: ledger/{sends,receipts,audit}.<n>/<chunk>.parquet, packed rows (chunks.py, packing.py)
     with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
     they wrote; ledger/output-fences, the runner's own messages there
     open loop: ledger/pacing.<n>.hlog, how late producer n was (pacing.py)
@@ -18,17 +19,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mqtest.clock import now_ns
+from mqtest import chunks
+from mqtest.clock import NS_PER_S, now_ns
 from mqtest.columns import Columns, Table, load_columns, trim, used_rows
 from mqtest.errors import LedgerError
-from mqtest.model import RUNNER, Flag, Outcome
+from mqtest.model import Outcome
+from mqtest.totals import ReceiptTotals, SendTotals
 
 SENDS: Mapping[str, str] = {
     "due_ns": "<i8",
@@ -51,7 +53,10 @@ RECEIPTS: Mapping[str, str] = {
 }
 """columns of a receipts, audit, transforms or output folder, one row a delivery in order of delivery"""
 
+LATE_NS = 600 * NS_PER_S
+"""an answer that comes so long after its send was settled as unknown changes nothing any more: the row may be packed"""
 _LATE = (Outcome.ACKED, Outcome.DEGRADED)
+T = TypeVar("T", SendTotals, ReceiptTotals)
 
 
 class SendCounts(NamedTuple):
@@ -71,21 +76,15 @@ class SendsWriter:
 
     def __init__(self, folder: Path) -> None:
         """Create the folder, or go on after its last row."""
+        self._folder = folder
         self._table = Table(folder, SENDS)
-        due, sent, settled, outcome = (
-            np.frombuffer(self._table.views[name], dtype=SENDS[name])
-            for name in ("due_ns", "sent_ns", "settled_ns", "outcome")
-        )
-        self.next_seq = used_rows(due, sent)
+        self.next_seq, so_far = _so_far(folder, SENDS, ("due_ns", "sent_ns"), SendTotals())
         """one past the last row that has `due_ns` or `sent_ns`"""
-        self.last_ack_ns = int(settled[outcome == Outcome.ACKED].max(initial=0))
+        self.last_ack_ns = so_far.last_ack_ns
         """when the newest ack was settled; 0: none yet"""
-        self.next_epoch = _next_epoch(self._table.views["epoch"], sent)
+        self.next_epoch = so_far.next_epoch
         """one past the last epoch that sent anything: what a producer that comes back begins with"""
-        self._sent = int(np.count_nonzero(sent))
-        self._skipped = int(np.count_nonzero((due != 0) & (sent == 0)))
-        self._settled = [int(np.count_nonzero((outcome == o) & (settled != 0))) for o in Outcome]
-        del due, sent, settled, outcome  # they would pin the maps
+        self._sent, self._skipped, self._settled = so_far.sent, so_far.skipped, so_far.settled
         self._bind()
 
     def _bind(self) -> None:
@@ -135,14 +134,18 @@ class SendsWriter:
     def settle(self, seq: int, outcome: Outcome, offset: int, place: int, settled_ns: int) -> bool:
         """Record what became of a send; offset -1: not named, place -1: as sent. True: it was open until now.
 
-        UNKNOWN may become ACKED or DEGRADED; nothing else changes once it is settled, so RETURNED wins over the ack
-        that follows. Raises ValueError for a message that was never sent.
+        UNKNOWN may become ACKED or DEGRADED, for LATE_NS; nothing else changes once it is settled, so RETURNED wins
+        over the ack that follows. Raises ValueError for a message that was never sent.
         """
-        if not 0 <= seq < self.next_seq or not self._sent_ns[seq]:
-            raise ValueError(f"settle of message {seq}, which was never sent")
-        was_open = not self._settled_ns[seq]
-        if not was_open:
-            if self._outcome[seq] != Outcome.UNKNOWN or outcome not in _LATE:
+        if not 0 <= seq < self.next_seq:
+            raise _never_sent(seq)
+        before_ns = self._settled_ns[seq]  # before `sent_ns`, whose rows packing gives back first
+        if not self._sent_ns[seq]:
+            if chunks.is_packed(self._folder, seq):  # and so it was settled for good
+                return False
+            raise _never_sent(seq)
+        if before_ns:
+            if self._outcome[seq] != Outcome.UNKNOWN or outcome not in _LATE or settled_ns - before_ns > LATE_NS:
                 return False
             self._settled_ns[seq] = 0  # a kill right here leaves it unsettled, which is unknown still
             self._settled[Outcome.UNKNOWN] -= 1
@@ -154,7 +157,7 @@ class SendsWriter:
         self._settled[outcome] += 1
         if outcome == Outcome.ACKED:
             self.last_ack_ns = settled_ns
-        return was_open
+        return not before_ns
 
     def close(self) -> None:
         """Unmap; the files stay."""
@@ -172,22 +175,14 @@ class ReceiptsWriter:
     def __init__(self, folder: Path) -> None:
         """Create the folder, or go on after its last row."""
         self._table = Table(folder, RECEIPTS)
-        received, flags, producer, place, offset = (
-            np.frombuffer(self._table.views[name], dtype=RECEIPTS[name])
-            for name in ("received_ns", "flags", "producer", "place", "offset")
-        )
-        self.rows = used_rows(received)
+        self.rows, so_far = _so_far(folder, RECEIPTS, ("received_ns",), ReceiptTotals())
         """receipts so far"""
-        self.next_epoch = _next_epoch(self._table.views["epoch"], received)
+        self.next_epoch = so_far.next_epoch
         """one past the last epoch that received anything"""
-        strange = (flags & (Flag.CORRUPT | Flag.FOREIGN)) != 0
-        self.own = int(np.count_nonzero((received != 0) & ~strange & (producer != RUNNER)))
+        self.own = so_far.own
         """receipts of the workload's own messages, when the folder was opened"""
-        self.positions = {
-            int(p): int(offset[(received != 0) & (place == p)].max()) for p in np.unique(place[received != 0])
-        }
+        self.positions = dict(so_far.positions)
         """place -> highest offset, when the folder was opened"""
-        del received, flags, producer, place, offset, strange  # they would pin the maps
         self._bind()
 
     def _bind(self) -> None:
@@ -250,21 +245,27 @@ class EventsWriter:
 
 def load_sends(folder: Path) -> Columns:
     """Columns of a sends folder, trimmed to its rows. Raises LedgerError naming a missing or truncated file."""
-    columns = load_columns(folder, SENDS)
-    return trim(folder, columns, used_rows(columns["due_ns"], columns["sent_ns"]))
+    return _load(folder, SENDS, ("due_ns", "sent_ns"))
 
 
 def load_receipts(folder: Path) -> Columns:
     """Columns of a receipts or audit folder, trimmed to its rows. Raises LedgerError as load_sends."""
-    columns = load_columns(folder, RECEIPTS)
-    return trim(folder, columns, used_rows(columns["received_ns"]))
+    return _load(folder, RECEIPTS, ("received_ns",))
+
+
+def _load(folder: Path, columns: Mapping[str, str], commits: Sequence[str]) -> Columns:
+    if any(folder.glob("*.parquet")):
+        return chunks.load(folder, columns, commits)
+    maps = load_columns(folder, columns)
+    return trim(folder, maps, used_rows(*(maps[name] for name in commits)))
 
 
 def open_sends(folder: Path) -> int:
     """Sends that nothing has settled; may be asked while the producer runs, stands still, or is dead."""
-    columns = load_columns(folder, SENDS)
-    width = min(len(column) for column in columns.values())
-    return int(np.count_nonzero((columns["sent_ns"][:width] != 0) & (columns["settled_ns"][:width] == 0)))
+    columns = load_columns(folder, SENDS)  # none is open in a packed chunk
+    parts = chunks.unpacked(min(len(column) for column in columns.values()), chunks.packed(folder))
+    unsettled = ((columns["settled_ns"][rows] == 0, rows) for rows in parts)
+    return sum(int(np.count_nonzero(found & (columns["sent_ns"][rows] != 0))) for found, rows in unsettled)
 
 
 def last_receipt_ns(folder: Path) -> int:
@@ -359,10 +360,26 @@ def output_folders(cell_dir: Path) -> dict[int, Path]:
     return _folders(cell_dir, "output")
 
 
-def _next_epoch(epoch: memoryview, committed: NDArray[Any]) -> int:
-    """One past the highest epoch of the rows that exist; 0 when there are none."""
-    rows = np.flatnonzero(committed)
-    return int(np.frombuffer(epoch, dtype="<u2")[rows].max()) + 1 if len(rows) else 0
+def actor_folders(cell_dir: Path) -> dict[Path, Mapping[str, str]]:
+    """Every folder of sends or receipts, of the workers and of the audit, and its columns."""
+    receipts = (receipts_folders, audit_folders, transforms_folders, output_folders)
+    sends = dict.fromkeys(sends_folders(cell_dir).values(), SENDS)
+    return sends | {folder: RECEIPTS for named in receipts for folder in named(cell_dir).values()}
+
+
+def _never_sent(seq: int) -> ValueError:
+    return ValueError(f"settle of message {seq}, which was never sent")
+
+
+def _so_far(folder: Path, columns: Mapping[str, str], commits: Sequence[str], nothing: T) -> tuple[int, T]:
+    """One past the last row of a folder, and what all its rows come to."""
+    loaded, packed = _load(folder, columns, commits), chunks.packed(folder)
+    total, rows = nothing, len(loaded[commits[0]])
+    for part in chunks.unpacked(rows, packed):
+        total = total + type(nothing).of({name: column[part] for name, column in loaded.items()})
+    for path in packed.values():
+        total = total + type(nothing)(**chunks.totals(path))
+    return rows, total
 
 
 def _folders(cell_dir: Path, name: str) -> dict[int, Path]:

@@ -78,7 +78,7 @@ def why_not(part: Part) -> str | None:
 def part(sends: Columns, lags: Iterable[Interval], rate_per_s: float, began_ns: int, ended_ns: int) -> Part:
     """The end of a trial, from the columns NEEDED of the sends of all producers, and from their logs of pacing lag."""
     begin = ended_ns - int((ended_ns - began_ns) * _JUDGED)
-    due, settled = sends["due_ns"], sends["settled_ns"]
+    due, settled = sends["due_ns"][:], sends["settled_ns"][:]
     near = np.flatnonzero((due > 0) & (due < ended_ns) & ((settled == 0) | (settled > begin)))
     due, settled = due[near], settled[near]
     sent, acked = sends["sent_ns"][near] != 0, sends["outcome"][near] == Outcome.ACKED
