@@ -26,6 +26,7 @@ from mqtest.hdr import Interval
 from mqtest.journal import Journal
 from mqtest.ledger import load_sends
 from mqtest.model import RUNNER, Consume, Phases, Wiring, Workload
+from mqtest.packer import Packer
 from mqtest.watch import CellWatch, Progress
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
@@ -62,6 +63,7 @@ class Load:
         self._watch = watch
         self._rate_per_s = workload.rate_per_s
         self.workers = Workers(run, journal.heard)
+        self._packer = Packer(cell_dir, journal.note)
         self._runner = RunnerProducer(library, self._ledger / f"sends.{RUNNER}", run_number, workload.size_bytes)
 
     def probe(self, wiring: Wiring) -> None:
@@ -92,6 +94,7 @@ class Load:
 
     def look(self) -> None:
         """Raises ClusterError when a worker died; else tells whoever looks on how the load stands."""
+        self._packer.look()
         workers = self.workers
         workers.check()
         acked_ns = workers.last_ack_ns()
@@ -122,7 +125,7 @@ class Load:
         """These columns of the ledgers of all producers, as they stand."""
         folders = [self._ledger / f"sends.{number}" for number in range(self._workload.producers)]
         loaded = [load_sends(folder) for folder in folders]
-        return {name: np.concatenate([columns[name] for columns in loaded]) for name in names}
+        return {name: np.concatenate([columns[name][:] for columns in loaded]) for name in names}
 
     def lags(self) -> Sequence[Interval]:
         """The pacing lag of all producers, as it stands; raises LedgerError naming a log that is damaged."""
@@ -177,6 +180,7 @@ class Load:
         self._journal.event("audit", reader=0, complete=why is None, why=why)
         if self._workload.transformers:
             self._audit_output(cluster)
+        self._packer.finish()
 
     def _audit_output(self, cluster: Reachable) -> None:
         """The same of the topic that the transformers wrote to."""
@@ -192,9 +196,10 @@ class Load:
         self._journal.event("output", reader=0, complete=why is None, why=why)
 
     def close(self) -> None:
-        """End every worker that is left; idempotent."""
+        """End every worker that is left, and pack a large ledger; idempotent."""
         self.workers.close()
         self._runner.close()
+        self._packer.finish()
 
     def _plans(self, role: Role, wiring: Wiring) -> list[WorkerPlan]:
         count, folder = {

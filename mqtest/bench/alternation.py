@@ -167,8 +167,9 @@ class _Bench:
         folder = self._folder(cell)
         produced, consumed = ours.figures(folder, self._asked.seconds) if why is None else (None, None)
         if not self._asked.keep_ledgers:
-            for column in (folder / "ledger").glob("*/*.npy"):
-                column.unlink()
+            for pattern in ("*/*.npy", "*/*.parquet"):
+                for rows in (folder / "ledger").glob(pattern):
+                    rows.unlink()
         return Run(number=cell.repeat, side=OURS, produce=produced, consume=consumed, why=why)
 
     def _theirs(self, tool: Theirs, broker: Broker, read: Broker, cell: Cell, watch: CellWatch) -> Run:
