@@ -1,11 +1,11 @@
 """How fast a cell is judged, and in how much memory: ledgers of 10^7 and more, with known losses and duplicates.
 
-    python benchmarks/verifier.py [--messages 1e7 1e8] [--losses 1000] [--duplicates 10000] [--folder DIR]
+    python benchmarks/verifier.py [--messages 1e7 1e8] [--losses 1000] [--duplicates 10000] [--folder DIR] [--packed]
 
-A ledger needs some 75 bytes a message of disk, and is removed again. It is one producer and one place of a log, read by
-an audit, or (--kind queue) of a queue, read by one consumer. Judged in a process of its own, which says its time and
-the peak of its private memory (RssAnon: mapped pages of the ledger do not count); what it finds must be what was
-planted.
+A ledger needs some 75 bytes a message of disk, and is removed again; --packed: it is packed before it is judged. It is
+one producer and one place of a log, read by an audit, or (--kind queue) of a queue, read by one consumer. Judged in a
+process of its own, which says its time and the peak of its private memory (RssAnon: mapped pages of the ledger do not
+count); what it finds must be what was planted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mqtest import ledger
+from mqtest import ledger, packing
 from mqtest.columns import STEP_ROWS
 from mqtest.model import RUNNER, Kind, Outcome
 from tests.histories import at, write_cell_folder
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--duplicates", type=int, default=10_000)
     parser.add_argument("--kind", choices=["log", "queue"], default="log")
     parser.add_argument("--folder", type=Path, default=None, help="where the ledgers are made")
+    parser.add_argument("--packed", action="store_true", help="pack the ledger, as a large cell's is at its end")
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.judge:
@@ -49,11 +50,14 @@ def main() -> None:
     for messages in map(int, asked.messages):
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
             planted = plant(Path(folder), messages, asked.losses, asked.duplicates, Kind(asked.kind))
+            packed = pack(planted) if asked.packed else {}
             done = subprocess.run(
                 [sys.executable, __file__, "--judge", str(planted)], stdout=subprocess.PIPE, check=True, text=True
             )
             found = json.loads(done.stdout)
             exact &= found["lost"] == asked.losses and found["again"] == asked.duplicates
+            on_disk = sum(f.stat().st_blocks * 512 for f in (planted / "ledger").rglob("*") if f.is_file())
+            found |= {"bytes_a_message": round(on_disk / messages, 1), **packed}
             print(f"{messages:,} {asked.kind}: {found}", flush=True)
     sys.exit(0 if exact else 1)
 
@@ -87,6 +91,17 @@ def judged(cell: Path) -> dict[str, object]:
     }
 
 
+def pack(cell: Path) -> dict[str, object]:
+    """Pack the cell's ledger; the CPU that it took, in ns a row."""
+    load = {id(ledger.SENDS): ledger.load_sends, id(ledger.RECEIPTS): ledger.load_receipts}
+    folders = ledger.actor_folders(cell)
+    rows = sum(len(load[id(columns)](folder)["place"]) for folder, columns in folders.items())
+    cpu = time.process_time()
+    for folder, columns in folders.items():
+        packing.close(folder, columns)
+    return {"pack_ns_a_row": round((time.process_time() - cpu) * 1e9 / rows)}
+
+
 def plant(folder: Path, messages: int, losses: int, duplicates: int, kind: Kind) -> Path:
     """A cell whose lost and doubled messages are spread evenly over it."""
     cell = write_cell_folder(folder, kind=kind, sends=[], receipts=[], audit=[])
@@ -98,14 +113,15 @@ def plant(folder: Path, messages: int, losses: int, duplicates: int, kind: Kind)
     twice &= ~lost
     while np.count_nonzero(twice) < duplicates:
         twice[np.flatnonzero(~twice & ~lost)[: duplicates - np.count_nonzero(twice)]] = True
+    jitter = np.random.default_rng(1).integers(0, 1000, messages)
     due_ns = at(2.5) + seq * (10**9 // RATE_PER_S)
     _columns(
         cell / "ledger" / "sends.0",
         ledger.SENDS,
         messages,
         due_ns=due_ns,
-        sent_ns=due_ns + 50_000,
-        settled_ns=due_ns + 2_000_000 + (seq * 7919) % 900_000,
+        sent_ns=due_ns + 50_000 + jitter,
+        settled_ns=due_ns + 2_000_000 + (seq * 7919 + jitter * 397) % 900_000,
         offset=seq if kind is Kind.LOG else np.broadcast_to(np.int64(-1), (messages,)),
         outcome=np.broadcast_to(np.uint8(Outcome.ACKED), (messages,)),
     )
@@ -118,7 +134,7 @@ def plant(folder: Path, messages: int, losses: int, duplicates: int, kind: Kind)
         there = there[order]
         offset = np.concatenate([there[: rows - duplicates], messages + np.arange(duplicates)])
     end_ns = int(due_ns[-1]) + 5 * 10**9
-    received = end_ns + np.arange(rows, dtype="<i8") * 1000
+    received = end_ns + np.arange(rows, dtype="<i8") * 1000 + np.resize(jitter, rows)
     name = "audit.1" if kind is Kind.LOG else "receipts.0"
     _columns(cell / "ledger" / name, ledger.RECEIPTS, rows, received_ns=received, seq=there, offset=offset)
     _late_fence(cell, end_ns, int(received[-1]))
