@@ -12,7 +12,7 @@ import mqtest
 PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
-    "body", "causes", "checks", "clock", "columns", "deliveries", "durations", "errors", "fates", "fault_log", "hdr",
+    "bodies", "body", "causes", "checks", "clock", "columns", "deliveries", "durations", "errors", "fates", "fault_log", "hdr",
     "history", "judge", "latency_log", "ledger", "model", "neighbourhood", "pacing", "paths", "pieces", "progress",
     "report", "select", "series", "sift", "tables", "timeline", "verdict",
 }  # fmt: skip
