@@ -12,9 +12,9 @@ import mqtest
 PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
-    "bodies", "body", "causes", "checks", "clock", "columns", "deliveries", "durations", "errors", "fates", "fault_log", "hdr",
-    "history", "judge", "latency_log", "ledger", "model", "neighbourhood", "pacing", "paths", "pieces", "progress",
-    "report", "select", "series", "sift", "tables", "timeline", "verdict",
+    "bodies", "body", "causes", "checks", "clock", "columns", "deliveries", "durations", "errors", "event_log", "fates",
+    "fault_log", "hdr", "history", "judge", "latency_log", "ledger", "model", "neighbourhood", "pacing", "paths",
+    "pieces", "progress", "report", "select", "series", "sift", "tables", "timeline", "verdict",
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 
