@@ -16,6 +16,7 @@ from mqtest.errors import WaitTimeout
 T = TypeVar("T")
 
 NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
 now_ns = time.monotonic_ns
 
 

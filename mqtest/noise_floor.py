@@ -22,7 +22,8 @@ from typing import Any
 
 from mqtest import __version__, hdr, history, host, latency_log, paths
 from mqtest.cell_run import CellRun
-from mqtest.checks.pacing import NS_PER_MS, lag_ms
+from mqtest.checks.pacing import lag_ms
+from mqtest.clock import NS_PER_MS
 from mqtest.errors import ClusterError, LedgerError, UsageError
 from mqtest.ledger import read_record
 from mqtest.model import NO_FAULT, Cell, Consume, Phases, Workload

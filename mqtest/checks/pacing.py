@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mqtest import hdr
+from mqtest.clock import NS_PER_MS
 from mqtest.history import History
 from mqtest.model import Finding, Search
 from mqtest.pacing import lag
 
-NS_PER_MS = 1_000_000
 SHARE = 5
 """latencies are refused where the lag's p99 is more than one part in so many of theirs"""
 _QUANTILES = {"p50": 500, "p99": 990, "max": 1000}

@@ -13,8 +13,8 @@ import numpy as np
 
 from mqtest.checks.gaps import OUTAGE_S, Span, acks_by_place, deliveries_by_place, gaps_s, load, outages
 from mqtest.checks.sightings import examples
-from mqtest.checks.speed import NS_PER_MS, Numbers, live, rounded
-from mqtest.clock import NS_PER_S
+from mqtest.checks.speed import Numbers, live, rounded
+from mqtest.clock import NS_PER_MS, NS_PER_S
 from mqtest.deliveries import Delivered
 from mqtest.history import History
 from mqtest.model import Finding, Outcome

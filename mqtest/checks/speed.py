@@ -20,7 +20,6 @@ from mqtest.model import Consume, Finding, Outcome
 from mqtest.series import joined
 from mqtest.tables import Bools, Ints, Sends
 
-NS_PER_MS = 1_000_000
 _US_PER_MS = 1000
 _QUANTILES = {"p50": 500, "p95": 950, "p99": 990, "p999": 999, "max": 1000}
 """in thousandths: whole numbers, so that no rank is off by a rounding"""

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mqtest.checks.pacing import NS_PER_MS, lag_ms
+from mqtest.checks.pacing import lag_ms
 from mqtest.checks.sightings import MOST_EXAMPLES
-from mqtest.clock import NS_PER_S
+from mqtest.clock import NS_PER_MS, NS_PER_S
 from mqtest.columns import Columns
 from mqtest.hdr import Interval
 from mqtest.history import History

@@ -12,9 +12,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from mqtest.checks.pacing import NS_PER_MS
 from mqtest.checks.speed import inside
-from mqtest.clock import NS_PER_S
+from mqtest.clock import NS_PER_MS, NS_PER_S
 from mqtest.history import History
 from mqtest.model import Finding
 

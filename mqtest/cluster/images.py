@@ -100,22 +100,12 @@ def ensure_image(broker: str, version: str, progress: Progress) -> Image:
 
 def ensure_agent(progress: Progress) -> Image:
     """The image of the helper container that injects faults."""
-    with _engine() as client:
-        there = _present(client, AGENT, _digest("agent", ""))
-        if there:
-            return there
-        _ensure_base(client, progress)
-        return _build(client, "agent", AGENT, "", progress)
+    return _ensure("agent", AGENT, "", _ensure_base, progress)
 
 
 def ensure_toxiproxy(progress: Progress) -> Image:
     """The image of Toxiproxy, one static binary."""
-    with _engine() as client:
-        there = _present(client, TOXIPROXY, _digest("toxiproxy", TOXIPROXY_VERSION))
-        if there:
-            return there
-        _ensure_builder(client, progress)
-        return _build(client, "toxiproxy", TOXIPROXY, TOXIPROXY_VERSION, progress)
+    return _ensure("toxiproxy", TOXIPROXY, TOXIPROXY_VERSION, _ensure_builder, progress)
 
 
 def tool_versions() -> Mapping[str, str]:
@@ -126,13 +116,19 @@ def tool_versions() -> Mapping[str, str]:
 def ensure_tools(progress: Progress) -> Image:
     """The image of the brokers' own perf tools."""
     versions = "_".join(tool_versions().values())
-    tag = f"mqtest/tools:{versions}"
+    return _ensure("tools", f"mqtest/tools:{versions}", versions, _ensure_builder, progress)
+
+
+def _ensure(
+    recipe: str, tag: str, version: str, below: Callable[[docker.DockerClient, Progress], object], progress: Progress
+) -> Image:
+    """An image of ours, built where it is not there or not up to date, on what `below` makes sure of."""
     with _engine() as client:
-        there = _present(client, tag, _digest("tools", versions))
+        there = _present(client, tag, _digest(recipe, version))
         if there:
             return there
-        _ensure_builder(client, progress)
-        return _build(client, "tools", tag, versions, progress)
+        below(client, progress)
+        return _build(client, recipe, tag, version, progress)
 
 
 def present(broker: str, version: str) -> Image | None:
