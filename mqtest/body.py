@@ -4,7 +4,8 @@
     │ MQT1 │ run      │ producer │ seq      │ due_ns   │ crc32    │ dashes │ filler …
 
 The CRC covers everything but itself. Printable, because one client hands bodies on as C strings. The filler is a
-slice of one precomputed block, so that a message costs no randomness. Nothing else knows this format.
+slice of one precomputed block, so that a message costs no randomness. Nothing else knows this format but
+bodies.py, which does the same for many at once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from zlib import crc32
 
 MAGIC = b"MQT1"
 HEADER_BYTES = 64
+FILLER_STEP = 127
+"""how much later in the block the filler of the next message begins"""
 _DASHES = b"-" * 12
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"
-_FILLER = random.Random(1).randbytes(_BLOCK_BYTES).translate(_ALPHABET * 4)  # every worker makes it: a few ms
+FILLER = random.Random(1).randbytes(BLOCK_BYTES).translate(_ALPHABET * 4)  # every worker makes it: a few ms
 
 
 class Header(NamedTuple):
@@ -35,8 +38,8 @@ def encode(run: int, producer: int, seq: int, due_ns: int, size: int) -> bytes:
     """The body of one message of `size` bytes (at least HEADER_BYTES)."""
     head = b"MQT1%08x%08x%08x%016x" % (run, producer, seq, due_ns)
     rest = size - HEADER_BYTES
-    start = (seq * 127) % (_BLOCK_BYTES - rest) if rest < _BLOCK_BYTES else 0
-    filler = _FILLER[start : start + rest] if rest < _BLOCK_BYTES else (_FILLER * (rest // _BLOCK_BYTES + 1))[:rest]
+    start = (seq * FILLER_STEP) % (BLOCK_BYTES - rest) if rest < BLOCK_BYTES else 0
+    filler = FILLER[start : start + rest] if rest < BLOCK_BYTES else (FILLER * (rest // BLOCK_BYTES + 1))[:rest]
     tail = _DASHES + filler
     return b"%b%08x%b" % (head, crc32(tail, crc32(head)), tail)
 
