@@ -4,8 +4,8 @@ Rules:
 - A new folder appears with all its columns at once, by a rename. Growing takes the disk space with posix_fallocate
   before the header admits the rows: a full disk is a LedgerError, never a SIGBUS, and a kill in between leaves files
   that load. Rows never used are zero.
-- Writers store through memoryviews (a store costs some 30 ns, a numpy scalar store five times that); they must drop
-  their views before `close`, and take the new ones after `grow`.
+- Writers store through memoryviews (a store costs some 30 ns, a numpy scalar store five times that), and many rows
+  of one column at once through arrays; they must drop both before `close`, and take the new ones after `grow`.
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ class Table:
             size = self.capacity * np.dtype(dtype).itemsize
             self.views[name] = memoryview(self._maps[name])[_HEADER_BYTES : _HEADER_BYTES + size].cast(_CODES[dtype])
         del old  # unmapped once the writer has bound the new views
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The views as writable arrays, for stores of many rows; to be dropped and taken anew as the views are."""
+        return {name: np.frombuffer(self.views[name], dtype=dtype) for name, dtype in self._columns.items()}
 
     def close(self) -> None:
         self.views.clear()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mqtest.ledger import EventsWriter
+from mqtest.event_log import EventsWriter
 from mqtest.watch import CellWatch
 
 

@@ -1,6 +1,6 @@
 """The files of one cell: what every producer, consumer and audit reader saw, on disk, written before it acted.
 
-    cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl
+    cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl (event_log.py)
     of a large cell: ledger/{sends,receipts,audit}.<n>/<chunk>.parquet, packed rows (chunks.py, packing.py)
     with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
     they wrote; ledger/output-fences, the runner's own messages there
@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mqtest import chunks
-from mqtest.clock import NS_PER_S, now_ns
+from mqtest.clock import NS_PER_S
 from mqtest.columns import Columns, Table, load_columns, trim, used_rows
 from mqtest.errors import LedgerError
 from mqtest.model import Outcome
@@ -92,6 +93,7 @@ class SendsWriter:
         self._due_ns, self._sent_ns, self._settled_ns = views["due_ns"], views["sent_ns"], views["settled_ns"]
         self._offset, self._place = views["offset"], views["place"]
         self._outcome, self._epoch = views["outcome"], views["epoch"]
+        self._columns = self._table.columns()
         self._capacity = self._table.capacity
 
     @property
@@ -159,8 +161,51 @@ class SendsWriter:
             self.last_ack_ns = settled_ns
         return not before_ns
 
+    def sent_many(self, seqs: range, due_ns: NDArray[np.int64] | int, place: int, epoch: int, sent_ns: int) -> None:
+        """Record the sends of these messages to one place, as `sent` does each; `due_ns`: one each, or one for all."""
+        if not seqs:
+            return
+        if seqs[-1] >= self._capacity:
+            self._grow(seqs[-1])
+        rows, columns = slice(seqs.start, seqs[-1] + 1, seqs.step), self._columns
+        new = columns["sent_ns"][rows] == 0
+        self._sent += int(np.count_nonzero(new))
+        columns["offset"][rows][new] = -1
+        columns["due_ns"][rows] = due_ns
+        columns["place"][rows] = place
+        columns["epoch"][rows] = epoch
+        columns["sent_ns"][rows] = sent_ns
+        self.next_seq = max(self.next_seq, seqs[-1] + 1)
+
+    def settle_many(self, seqs: range, outcome: Outcome, offset: int, place: int, settled_ns: int) -> int:
+        """Record what became of these sends, as `settle` does of each; `offset`: of the first one, the others follow it
+        one by one; -1: not named. Returns how many were open until now."""
+        if not seqs:
+            return 0
+        rows, columns = slice(seqs.start, seqs[-1] + 1, seqs.step), self._columns
+        if (
+            not 0 <= seqs[0] <= seqs[-1] < self.next_seq
+            or columns["settled_ns"][rows].any()  # before `sent_ns`, as in `settle`
+            or not columns["sent_ns"][rows].all()
+        ):
+            one_by_one = (
+                self.settle(seq, outcome, offset if offset < 0 else offset + nth, place, settled_ns)
+                for nth, seq in enumerate(seqs)
+            )
+            return sum(one_by_one)
+        columns["outcome"][rows] = outcome
+        columns["offset"][rows] = offset if offset < 0 else np.arange(offset, offset + len(seqs))
+        if place >= 0:
+            columns["place"][rows] = place
+        columns["settled_ns"][rows] = settled_ns
+        self._settled[outcome] += len(seqs)
+        if outcome == Outcome.ACKED:
+            self.last_ack_ns = settled_ns
+        return len(seqs)
+
     def close(self) -> None:
         """Unmap; the files stay."""
+        self._columns = {}
         del self._due_ns, self._sent_ns, self._settled_ns, self._offset, self._place, self._outcome, self._epoch
         self._table.close()
 
@@ -190,6 +235,7 @@ class ReceiptsWriter:
         self._received_ns, self._producer, self._seq = views["received_ns"], views["producer"], views["seq"]
         self._place, self._offset = views["place"], views["offset"]
         self._flags, self._epoch = views["flags"], views["epoch"]
+        self._columns = self._table.columns()
         self._capacity = self._table.capacity
 
     def append(
@@ -209,38 +255,36 @@ class ReceiptsWriter:
         self._received_ns[row] = received_ns
         self.rows = row + 1
 
+    def append_many(
+        self,
+        received_ns: int,
+        producers: NDArray[np.int64],
+        seqs: NDArray[np.int64],
+        place: int,
+        offsets: NDArray[np.int64],
+        flags: NDArray[np.int64],
+        epoch: int,
+    ) -> None:
+        """Record the deliveries of one place that came together, as `append` does each; arrays of one length."""
+        first, end = self.rows, self.rows + len(seqs)
+        if end > self._capacity:
+            self._table.grow(end)
+            self._bind()
+        rows, columns = slice(first, end), self._columns
+        columns["producer"][rows] = producers
+        columns["seq"][rows] = seqs
+        columns["place"][rows] = place
+        columns["offset"][rows] = offsets
+        columns["flags"][rows] = flags
+        columns["epoch"][rows] = epoch
+        columns["received_ns"][rows] = received_ns
+        self.rows = end
+
     def close(self) -> None:
         """Unmap; the files stay."""
+        self._columns = {}
         del self._received_ns, self._producer, self._seq, self._place, self._offset, self._flags, self._epoch
         self._table.close()
-
-
-class EventsWriter:
-    """events.jsonl: one writer, the runner; every line reaches the kernel before `write` returns."""
-
-    def __init__(self, path: Path) -> None:
-        """Create the file, or go on after its last whole line (a torn one is cut off)."""
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            os.ftruncate(self._fd, path.read_bytes().rfind(b"\n") + 1)
-        except OSError as error:
-            raise LedgerError(f"{path}: {error.strerror}") from error
-
-    def write(self, event: str, **fields: object) -> None:
-        """Append one event, stamped now unless `t_ns` is given. Raises LedgerError when the disk is full."""
-        line = {"t_ns": fields.pop("t_ns", None) or now_ns(), "event": event, **fields}
-        data = json.dumps(line, default=str).encode() + b"\n"
-        try:
-            if os.write(self._fd, data) != len(data):
-                raise LedgerError(f"{self._path}: the disk is full")
-        except OSError as error:
-            raise LedgerError(f"{self._path}: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
 
 
 def load_sends(folder: Path) -> Columns:
@@ -273,28 +317,6 @@ def last_receipt_ns(folder: Path) -> int:
     received = load_columns(folder, RECEIPTS)["received_ns"]
     rows = used_rows(received)
     return int(received[rows - 1]) if rows else 0
-
-
-def load_events(path: Path) -> list[dict[str, Any]]:
-    """All events in order. A last line torn by a kill is dropped; a torn line elsewhere is a LedgerError."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise LedgerError(f"{path}: {error.strerror}") from error
-    events = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            event = json.loads(line)
-            if not isinstance(event, dict) or not isinstance(event.get("t_ns"), int) or "event" not in event:
-                raise ValueError("not an event")
-        except ValueError as error:
-            if number == len(lines):  # nothing ended this line: the writer was killed in it
-                break
-            raise LedgerError(f"{path}: line {number} is not an event") from error
-        events.append(event)
-    return events
 
 
 def write_cell(cell_dir: Path, record: Mapping[str, object]) -> None:

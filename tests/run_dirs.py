@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mqtest.ledger import EventsWriter, ReceiptsWriter, SendsWriter, write_cell
+from mqtest.event_log import EventsWriter
+from mqtest.ledger import ReceiptsWriter, SendsWriter, write_cell
 from mqtest.model import RUNNER, Outcome
 
 SECOND = 1_000_000_000

@@ -16,6 +16,7 @@ import pytest
 
 from mqtest import columns, ledger
 from mqtest.errors import LedgerError
+from mqtest.event_log import EventsWriter, load_events
 from mqtest.model import NOBODY, RUNNER, Flag, Outcome
 
 
@@ -295,11 +296,11 @@ def test_a_damaged_column_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_events_are_read_back_with_their_time_first(tmp_path: Path) -> None:
     path = tmp_path / "ledger" / "events.jsonl"
-    writer = ledger.EventsWriter(path)
+    writer = EventsWriter(path)
     writer.write("phase", name="steady", t_ns=17)
     writer.write("dead", nodes=["a"], why="é")
     writer.close()
-    first, second = ledger.load_events(path)
+    first, second = load_events(path)
     assert first == {"t_ns": 17, "event": "phase", "name": "steady"}
     assert (second["event"], second["nodes"], second["why"]) == ("dead", ["a"], "é")
     assert path.read_text().startswith('{"t_ns": 17, "event": "phase"')
@@ -308,11 +309,11 @@ def test_events_are_read_back_with_their_time_first(tmp_path: Path) -> None:
 def test_a_torn_last_event_is_dropped_and_cut_off_by_the_next_writer(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"t_ns": 1, "event": "a"}\n{"t_ns": 2, "ev')
-    assert [e["event"] for e in ledger.load_events(path)] == ["a"]
-    writer = ledger.EventsWriter(path)
+    assert [e["event"] for e in load_events(path)] == ["a"]
+    writer = EventsWriter(path)
     writer.write("b")
     writer.close()
-    assert [e["event"] for e in ledger.load_events(path)] == ["a", "b"]
+    assert [e["event"] for e in load_events(path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("line", ['{"t_ns": 1, "ev', "[]", '{"event": "no time"}'])
@@ -320,12 +321,12 @@ def test_a_line_torn_elsewhere_is_an_error(tmp_path: Path, line: str) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(f'{line}\n{{"t_ns": 2, "event": "b"}}\n')
     with pytest.raises(LedgerError, match=r"events\.jsonl: line 1"):
-        ledger.load_events(path)
+        load_events(path)
 
 
 def test_no_events_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"events\.jsonl: No such file"):
-        ledger.load_events(tmp_path / "events.jsonl")
+        load_events(tmp_path / "events.jsonl")
 
 
 def test_cell_record_is_written_whole(tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ audit, where the client can read back), imported only when it is used. Rules tha
 - Single-threaded from outside: `settle` is called only inside `send`, `poll` and `close`. Nothing of ours blocks
   longer than the given timeout; opening is bounded by `OPEN_TIMEOUT_S`.
 - Outcomes follow the table in the design: anything not proven absent is UNKNOWN.
+- A client may take and give messages by the block, so that none of them costs a Python object: BlockProducer and
+  BlockConsumer. It does so beside the plain calls, never instead of them.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
+from mqtest.bodies import Bodies, Ints
 from mqtest.errors import MqtestError, UsageError
 from mqtest.model import Delivery, Outcome, Value, Wiring
 
@@ -24,6 +27,25 @@ OPEN_TIMEOUT_S = 5.0
 Settle = Callable[[int, Outcome, int, int], None]
 """settle(seq, outcome, offset, place): offset and place -1 where the broker did not say. May be called again for
 one seq when a late answer arrives; the ledger keeps the rule that UNKNOWN may become ACKED or DEGRADED."""
+
+
+SettleMany = Callable[[range, Outcome, int, int], None]
+"""settle_many(seqs, outcome, offset, place): as Settle for each; `offset`: of the first one, the others follow it"""
+
+
+class Block(NamedTuple):
+    """Messages of one size that came from one place together; none of them redelivered."""
+
+    place: int
+    offsets: Ints
+    bodies: Bodies
+    """one row a message"""
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """The same, one by one."""
+        rows = zip(self.offsets.tolist(), self.bodies, strict=True)
+        return [Delivery(self.place, offset, row.tobytes(), False) for offset, row in rows]
 
 
 OURS = "mqtest."
@@ -59,6 +81,19 @@ class Producer(Protocol):
         """Settle what is already answered, then drop the connection. What stays open is not settled."""
 
 
+@runtime_checkable
+class BlockProducer(Producer, Protocol):
+    """A producer that takes blocks too."""
+
+    settle_many: SettleMany | None
+    """called, where it is set, instead of one `settle` a message; at the same times"""
+
+    def send_many(self, seqs: range, places: int, bodies: Bodies) -> bool:
+        """Hand these messages over, all or none, without waiting and without I/O; message seq goes to place
+        seq % places. `seqs` has step 1, `bodies` one row each, which the client keeps: they must not change. False as
+        in `send`, and only where `failed` or `blocked` would have told."""
+
+
 class Consumer(Protocol):
     """Receives messages, of all places unless it was opened for some.
 
@@ -79,6 +114,14 @@ class Consumer(Protocol):
 
     def close(self, timeout_s: float) -> None:
         """Leave; what was not acknowledged goes back to the broker."""
+
+
+@runtime_checkable
+class BlockConsumer(Consumer, Protocol):
+    """A consumer that gives blocks too; whoever begins with one of the two ways stays with it."""
+
+    def poll_blocks(self, timeout_s: float) -> Sequence[Block]:
+        """As `poll`."""
 
 
 class Reader(Consumer, Protocol):
@@ -129,6 +172,7 @@ class Client(Protocol):
 CLIENTS: Mapping[str, str] = {
     "memory": "mqtest.clients.memory",
     "confluent": "mqtest.clients.confluent",
+    "kafka-wire": "mqtest.clients.kafka_wire",
     "pika": "mqtest.clients.pika",
     "rocketmq-wire": "mqtest.clients.rocketmq_wire",
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
