@@ -22,7 +22,7 @@ from mqtest.clock import NS_PER_S, now_ns
 from mqtest.errors import WaitTimeout
 from mqtest.ledger import ReceiptsWriter, SendsWriter
 from mqtest.model import RUNNER, Kind, Outcome, Wiring
-from mqtest.workload.consumer import own, record
+from mqtest.workload.consumer import own, record, taking
 
 _POLL_S = 0.2
 _SEND_S = 10.0
@@ -140,10 +140,11 @@ def _read(
     epoch: int,
     deadline: int,
 ) -> str | None:
+    poll = taking(reader)
     while now_ns() < deadline:
         if reader.failed is not None:
             return reader.failed
-        arrived = reader.poll(_POLL_S)
+        arrived = poll(_POLL_S)
         if arrived:
             record(ledger, own(arrived, wiring.begins), run_number, epoch, seen)
             reader.ack()

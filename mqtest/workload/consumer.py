@@ -9,11 +9,14 @@ and messages of another run, are written down as what they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mqtest import body
-from mqtest.clients import ClientError, Consumer, client
+from mqtest.bodies import decode_many
+from mqtest.clients import Block, BlockConsumer, ClientError, Consumer, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.ledger import ReceiptsWriter
 from mqtest.model import NOBODY, RUNNER, Delivery, Flag
@@ -23,13 +26,19 @@ from mqtest.workload.control import Control
 _REOPEN_NS = NS_PER_S // 5
 _POLL_S = 0.1
 
+Arrived = Sequence[Delivery | Block]
+
 
 def record(
-    ledger: ReceiptsWriter, deliveries: Iterable[Delivery], run_number: int, epoch: int, fences: dict[int, int]
+    ledger: ReceiptsWriter, arrived: Iterable[Delivery | Block], run_number: int, epoch: int, fences: dict[int, int]
 ) -> int:
     """Write receipts; returns how many were the workload's own. `fences` gets place → seq of the runner's messages."""
     own = 0
-    for place, offset, text, redelivered in deliveries:
+    for item in arrived:
+        if isinstance(item, Block):
+            own += _record_block(ledger, item, run_number, epoch, fences)
+            continue
+        place, offset, text, redelivered = item
         head = body.decode(text)
         flags = int(Flag.REDELIVERED) if redelivered else 0
         if head is None:
@@ -45,9 +54,39 @@ def record(
     return own
 
 
-def own(deliveries: Sequence[Delivery], begins: Mapping[int, int]) -> Sequence[Delivery]:
+def _record_block(ledger: ReceiptsWriter, block: Block, run_number: int, epoch: int, fences: dict[int, int]) -> int:
+    """As `record`, of the messages of one block together."""
+    heads = decode_many(block.bodies)
+    foreign = heads.valid & (heads.run != run_number)
+    runners = heads.valid & ~foreign & (heads.producer == RUNNER)
+    if runners.any():
+        fences[block.place] = max(int(heads.seq[runners].max()), fences.get(block.place, -1))
+    producers = np.where(heads.valid, heads.producer, NOBODY)
+    seqs = np.where(heads.valid, heads.seq, -1)
+    flags = ~heads.valid * int(Flag.CORRUPT) + foreign * int(Flag.FOREIGN)
+    ledger.append_many(now_ns(), producers, seqs, block.place, block.offsets, flags, epoch)
+    return int(np.count_nonzero(heads.valid & ~foreign & ~runners))
+
+
+def own(arrived: Arrived, begins: Mapping[int, int]) -> Arrived:
     """Without what stood in the places of a log before the cell began."""
-    return [d for d in deliveries if d.offset >= begins.get(d.place, 0)] if begins else deliveries
+    if not begins:
+        return arrived
+    found: list[Delivery | Block] = []
+    for item in arrived:
+        first = begins.get(item.place, 0)
+        if isinstance(item, Block):
+            inside = item.offsets >= first
+            if inside.any():
+                found.append(Block(item.place, item.offsets[inside], item.bodies[inside]))
+        elif item.offset >= first:
+            found.append(item)
+    return found
+
+
+def taking(source: Consumer) -> Callable[[float], Arrived]:
+    """How to poll it for receipts: by blocks where it gives them."""
+    return source.poll_blocks if isinstance(source, BlockConsumer) else source.poll
 
 
 class ConsumerLoop:
@@ -59,6 +98,8 @@ class ConsumerLoop:
         self._ledger = ReceiptsWriter(Path(plan.folder))
         self._open_client = client(plan.wiring.client).open_consumer
         self._client: Consumer | None = None
+        self._poll: Callable[[float], Arrived]
+        """the client's, of one kind or the other"""
         self._epoch = self._ledger.next_epoch - 1
         self._reopen_at_ns = 0
         self._why_not = ""
@@ -83,7 +124,7 @@ class ConsumerLoop:
         if self._client is None:
             self._connect()
         if self._client is not None:
-            taken = self._client.poll(_POLL_S)
+            taken = self._poll(_POLL_S)
             arrived = own(taken, self._plan.wiring.begins)
             if taken:
                 self._process(arrived)
@@ -92,7 +133,7 @@ class ConsumerLoop:
                 self._positions[place] = max(offset, self._positions.get(place, -1))
         self._control.stats(self._stats())
 
-    def _process(self, arrived: Sequence[Delivery]) -> None:
+    def _process(self, arrived: Arrived) -> None:
         work_s = self._plan.workload.process_ms / 1000
         if not work_s:
             self._record(arrived)
@@ -102,11 +143,12 @@ class ConsumerLoop:
             self._record([delivery])
             self._control.stats(self._stats())
 
-    def _record(self, arrived: Sequence[Delivery]) -> None:
+    def _record(self, arrived: Arrived) -> None:
         self._delivered += record(self._ledger, arrived, self._plan.run_number, self._epoch, {})
-        for delivery in arrived:
-            if delivery.offset > self._positions.get(delivery.place, -1):
-                self._positions[delivery.place] = delivery.offset
+        for item in arrived:
+            last = int(item.offsets.max()) if isinstance(item, Block) else item.offset
+            if last > self._positions.get(item.place, -1):
+                self._positions[item.place] = last
 
     def _leave(self, timeout_s: float) -> None:
         """Close the client; some have `late` deliveries then, which came and are acknowledged already."""
@@ -129,6 +171,7 @@ class ConsumerLoop:
                 self._control.event("client", consumer=self._plan.number, state="not opened", why=self._why_not)
             return
         self._why_not = ""
+        self._poll = self._client.poll if self._plan.workload.process_ms else taking(self._client)
         self._epoch = epoch
         self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="opened")
 

@@ -17,25 +17,35 @@ Rules (design, section 5):
   none then that would have taken the message.
 - A client that is beyond use is closed, its open sends stay unsettled (unknown), and a new one goes on with the next
   epoch. This is the only place that reconnects.
+- What is due goes out in one loop for all clients. One that takes blocks gets up to BLOCK messages at a time: bodies,
+  ledger rows and outcomes of a block are made together, with the same rows as the result.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from mqtest import body
-from mqtest.clients import ClientError, Producer, client
+from mqtest.bodies import Ints, encode_many
+from mqtest.clients import BlockProducer, ClientError, Producer, SettleMany, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.ledger import SendsWriter
 from mqtest.model import Outcome
 from mqtest.pacing import PacingWriter, path_of
 from mqtest.workload import WorkerPlan
+from mqtest.workload.backlog import Backlog, due_times
 from mqtest.workload.control import Control
 
 TICK_S = 0.001
 """shortest time between two rounds of sends in an open loop"""
+BURST = 256
+"""most messages that are handed over between two polls of a client that takes them one by one"""
+BLOCK = 4096
+"""the same of a client that takes blocks, and BLOCK_BYTES the most bytes: what lies in a core's own cache"""
+BLOCK_BYTES = 1 << 19
 _REOPEN_NS = NS_PER_S // 10
 _IDLE_S = 0.05
 _NEVER_NS = 1 << 62
@@ -60,6 +70,8 @@ class ProducerLoop:
         self._ledger = SendsWriter(Path(plan.folder))
         self._open_client = client(plan.wiring.client).open_producer
         self._client: Producer | None = None
+        self._blocks: BlockProducer | None = None
+        """the same where it takes blocks"""
         self._epoch = self._ledger.next_epoch - 1
         self._reopen_at_ns = 0
         self._back_ns = 0
@@ -67,7 +79,7 @@ class ProducerLoop:
         self._why_not = ""
         self._in_flight = 0
         self._seq = self._ledger.next_seq
-        self._waiting: deque[tuple[int, int]] = deque()
+        self._waiting = Backlog()
         self._interval_ns = 0.0
         """between two due times; 0: nothing falls due"""
 
@@ -95,17 +107,12 @@ class ProducerLoop:
         window = self._plan.workload.window
         pacing = PacingWriter(path_of(Path(self._plan.folder).parent, self._plan.number), self._interval_ns)
         while not self._control.stopping:
-            now, noticed = now_ns(), self._seq
-            first_due = due = t0 + int((self._seq - first) * self._interval_ns)
-            while due <= now:
-                if len(self._waiting) < window:
-                    self._waiting.append((self._seq, due))
-                else:
-                    self._ledger.skip(self._seq, due)
-                self._seq += 1
-                due = t0 + int((self._seq - first) * self._interval_ns)
-            if self._seq > noticed:
-                pacing.noticed(now, first_due, self._seq - noticed, self._back_ns)
+            now = now_ns()
+            fallen_due = due_times(t0, self._interval_ns, self._seq - first, now)
+            if len(fallen_due):
+                pacing.noticed(now, int(fallen_due[0]), len(fallen_due), self._back_ns)
+                self._take_up(fallen_due, window)
+            due = t0 + int((self._seq - first) * self._interval_ns)
             if (new_per_s := self._control.new_rate()) is not None:
                 if self._seq > first:
                     last_due = t0 + int((self._seq - 1 - first) * self._interval_ns)
@@ -118,6 +125,14 @@ class ProducerLoop:
         pacing.close(now_ns())
         for seq, due in self._waiting:
             self._ledger.skip(seq, due)
+
+    def _take_up(self, due_ns: Ints, window: int) -> None:
+        """The next messages are due then: they wait, or are skipped."""
+        room = max(0, window - len(self._waiting))
+        self._waiting.add(self._seq, due_ns[:room])
+        for seq, due in enumerate(due_ns[room:].tolist(), self._seq + room):
+            self._ledger.skip(seq, due)
+        self._seq += len(due_ns)
 
     def _retimed(self, rate_per_s: float, last_due_ns: int, from_ns: int) -> int:
         producers = self._plan.workload.producers
@@ -144,18 +159,28 @@ class ProducerLoop:
 
     def _hand_over(self) -> None:
         while self._waiting and self._can_send():
-            seq, due = self._waiting[0]
-            if not self._send(seq, due):
+            seqs, due_ns = self._waiting.head(self._most())
+            taken = self._send(seqs, due_ns)
+            if taken:
+                self._waiting.drop(taken)
+            if taken < len(seqs):
                 return
-            self._waiting.popleft()
 
     def _closed_loop(self) -> None:
         while not self._control.stopping:
-            burst = 0
-            while burst < 256 and self._can_send() and self._send(self._seq, 0):
-                self._seq += 1
-                burst += 1
-            self._round(0.0 if burst == 256 else TICK_S)
+            most, taken = self._most(), 0
+            if self._can_send():
+                taken = self._send(range(self._seq, self._seq + most), 0)
+                self._seq += taken
+            self._round(0.0 if taken == most else TICK_S)
+
+    def _most(self) -> int:
+        """How many messages to hand over at once."""
+        if self._blocks is None:
+            return BURST
+        workload = self._plan.workload
+        block = min(BLOCK, max(1, BLOCK_BYTES // workload.size_bytes))
+        return max(1, min(block, workload.window - self._in_flight))
 
     def _can_send(self) -> bool:
         sender = self._client
@@ -166,7 +191,19 @@ class ProducerLoop:
             and not sender.blocked
         )
 
-    def _send(self, seq: int, due_ns: int) -> bool:
+    def _send(self, seqs: range, due_ns: Ints | int) -> int:
+        """Hand over these messages, due then (0: a closed loop); returns how many of them, from the first one on, the
+        client took."""
+        if self._blocks is not None:
+            return len(seqs) if self._send_block(self._blocks, seqs, due_ns) else 0
+        taken = 0
+        for seq, due in zip(seqs, [due_ns] * len(seqs) if isinstance(due_ns, int) else due_ns.tolist(), strict=True):
+            if not self._can_send() or not self._send_one(seq, due):
+                break
+            taken += 1
+        return taken
+
+    def _send_one(self, seq: int, due_ns: int) -> bool:
         plan = self._plan
         assert self._client is not None
         place = seq % plan.wiring.places
@@ -176,6 +213,21 @@ class ProducerLoop:
         if self._client.send(seq, place, text):
             return True
         self._in_flight -= 1
+        return False
+
+    def _send_block(self, sender: BlockProducer, seqs: range, due_ns: Ints | int) -> bool:
+        plan, places = self._plan, self._plan.wiring.places
+        numbers = np.arange(seqs.start, seqs.stop)
+        bodies = encode_many(plan.run_number, plan.number, numbers, due_ns, plan.workload.size_bytes)
+        at_ns = now_ns()
+        for place in range(places):
+            mine = slice((place - seqs.start) % places, None, places)
+            due = due_ns if isinstance(due_ns, int) else due_ns[mine]
+            self._ledger.sent_many(seqs[mine], due, place, self._epoch, at_ns)
+        self._in_flight += len(seqs)
+        if sender.send_many(seqs, places, bodies):
+            return True
+        self._in_flight -= len(seqs)
         return False
 
     # --- the client
@@ -208,6 +260,9 @@ class ProducerLoop:
         self._why_not = ""
         self._epoch = epoch
         self._in_flight = 0
+        self._blocks = self._client if isinstance(self._client, BlockProducer) else None
+        if self._blocks is not None:
+            self._blocks.settle_many = self._settler_many(epoch)
         self._control.event("client", producer=self._plan.number, epoch=epoch, state="opened")
 
     def _drop(self, why: str) -> None:
@@ -216,7 +271,7 @@ class ProducerLoop:
             "client", producer=self._plan.number, epoch=self._epoch, state="failed", why=why, open=self._in_flight
         )
         self._client.close(0.5)
-        self._client = None
+        self._client = self._blocks = None
         self._in_flight = 0
 
     def _settler(self, epoch: int) -> Callable[[int, Outcome, int, int], None]:
@@ -225,6 +280,16 @@ class ProducerLoop:
         def settled(seq: int, outcome: Outcome, offset: int, place: int) -> None:
             if settle(seq, outcome, offset, place, now_ns()) and epoch == self._epoch:
                 self._in_flight -= 1
+
+        return settled
+
+    def _settler_many(self, epoch: int) -> SettleMany:
+        settle_many = self._ledger.settle_many
+
+        def settled(seqs: range, outcome: Outcome, offset: int, place: int) -> None:
+            were_open = settle_many(seqs, outcome, offset, place, now_ns())
+            if epoch == self._epoch:
+                self._in_flight -= were_open
 
         return settled
 
