@@ -15,11 +15,10 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-T = TypeVar("T")
+from mqtest.clients.kafka_codec import Cursor, parsed
 
 _METADATA = 3
 _API_VERSIONS = 18
@@ -52,14 +51,14 @@ class View:
 def view(address: str, port: int, timeout_s: float) -> View:
     """Ask one node for its view of the cluster; raises OSError or ValueError."""
     body = struct.pack(">i???", -1, False, False, False)  # all topics, create none, no authorized operations
-    return _parse(_ask(address, port, _METADATA, 8, body, timeout_s), _read_view)
+    return parsed(_ask(address, port, _METADATA, 8, body, timeout_s), _read_view)
 
 
 def features(address: str, port: int, timeout_s: float) -> Mapping[str, int]:
     """The features that are finalized in the cluster and their levels, by one node; raises OSError or ValueError."""
     name = bytes([len(_CLIENT) + 1]) + _CLIENT.encode()
     body = b"\0" + name + name + b"\0"  # end of the flexible request header; software name, version; no tags
-    return _parse(_ask(address, port, _API_VERSIONS, 3, body, timeout_s), _read_features)
+    return parsed(_ask(address, port, _API_VERSIONS, 3, body, timeout_s), _read_features)
 
 
 def quorum_leader(address: str, port: int, timeout_s: float) -> tuple[int, int]:
@@ -67,10 +66,10 @@ def quorum_leader(address: str, port: int, timeout_s: float) -> tuple[int, int]:
     gets from it; raises OSError or ValueError, the latter also while there is none."""
     topic = bytes([len(_METADATA_TOPIC) + 1]) + _METADATA_TOPIC
     body = b"\0" + b"\2" + topic + b"\2" + struct.pack(">i", 0) + b"\0\0\0"  # tags; one topic, its one partition; tags
-    return _parse(_ask(address, port, _DESCRIBE_QUORUM, 0, body, timeout_s), _read_quorum_leader)
+    return parsed(_ask(address, port, _DESCRIBE_QUORUM, 0, body, timeout_s), _read_quorum_leader)
 
 
-def _ask(address: str, port: int, api: int, version: int, body: bytes, timeout_s: float) -> bytes:
+def _ask(address: str, port: int, api: int, version: int, body: bytes, timeout_s: float) -> Cursor:
     """Send one request, return the response without its header."""
     deadline = time.monotonic() + timeout_s
     request = struct.pack(f">hhih{len(_CLIENT)}s", api, version, 1, len(_CLIENT), _CLIENT.encode()) + body
@@ -79,7 +78,7 @@ def _ask(address: str, port: int, api: int, version: int, body: bytes, timeout_s
         (size,) = struct.unpack(">i", _receive(connection, 4, deadline))
         if not 4 <= size <= _LARGEST:
             raise ValueError(f"{address}:{port} answered with {size} bytes")
-        return _receive(connection, size, deadline)[4:]
+        return Cursor(_receive(connection, size, deadline)[4:])
 
 
 def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
@@ -96,50 +95,7 @@ def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
     return bytes(got)
 
 
-def _parse(data: bytes, read: Callable[[_Cursor], T]) -> T:
-    try:
-        return read(_Cursor(data))
-    except (struct.error, UnicodeDecodeError, IndexError) as error:
-        raise ValueError(f"not a Kafka response: {error}") from error
-
-
-class _Cursor:
-    """Reads one response from front to back."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def number(self, code: str) -> int:
-        (value,) = struct.unpack_from(f">{code}", self.data, self.at)
-        self.at += struct.calcsize(code)
-        return int(value)
-
-    def raw(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
-            raise IndexError("a field runs over the end")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def text(self) -> str:
-        """A string with a length of 2 bytes; null reads as empty."""
-        return self.raw(max(self.number("h"), 0)).decode()
-
-    def numbers(self) -> tuple[int, ...]:
-        """An array of int32."""
-        return tuple(self.number("i") for _ in range(self.number("i")))
-
-    def varint(self) -> int:
-        """An unsigned varint; compact lengths are one more than what follows."""
-        value = shift = 0
-        while True:
-            byte = self.number("B")
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-
-def _read_view(cursor: _Cursor) -> View:
+def _read_view(cursor: Cursor) -> View:
     cursor.number("i")  # throttle
     brokers = {}
     for _ in range(cursor.number("i")):
@@ -163,7 +119,7 @@ def _read_view(cursor: _Cursor) -> View:
     return View(brokers, partitions)
 
 
-def _read_features(cursor: _Cursor) -> Mapping[str, int]:
+def _read_features(cursor: Cursor) -> Mapping[str, int]:
     error = cursor.number("h")
     if error:
         raise ValueError(f"error {error} instead of the versions")
@@ -178,14 +134,14 @@ def _read_features(cursor: _Cursor) -> Mapping[str, int]:
             cursor.raw(size)
             continue
         for _ in range(cursor.varint() - 1):
-            name = cursor.raw(cursor.varint() - 1).decode()
+            name = bytes(cursor.raw(cursor.varint() - 1)).decode()
             found[name] = cursor.number("h")  # highest level, the one in force
             cursor.number("h")  # lowest
             _skip_tags(cursor)
     return found
 
 
-def _read_quorum_leader(cursor: _Cursor) -> tuple[int, int]:
+def _read_quorum_leader(cursor: Cursor) -> tuple[int, int]:
     _skip_tags(cursor)  # of the header
     error = cursor.number("h")
     if error or cursor.varint() != 2:
@@ -200,7 +156,7 @@ def _read_quorum_leader(cursor: _Cursor) -> tuple[int, int]:
     return leader, epoch
 
 
-def _skip_tags(cursor: _Cursor) -> None:
+def _skip_tags(cursor: Cursor) -> None:
     for _ in range(cursor.varint()):
         cursor.varint()
         cursor.raw(cursor.varint())
