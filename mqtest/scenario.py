@@ -13,7 +13,7 @@ from typing import Any
 
 from mqtest import axes, paths, toml
 from mqtest.brokers import broker_module
-from mqtest.clients import CLIENTS, DIRECT
+from mqtest.clients import CLIENTS, DIRECT, NO_PIPELINES
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
 from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Search, Value, Workload
@@ -303,6 +303,8 @@ def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
     module = broker_module(profile.broker)
     if arm.workload.transformers and not getattr(module, "PIPELINES", False):
         raise UsageError(f"{path}: workload.transformers: {profile.broker} has none; allowed: 0")
+    if arm.workload.transformers and profile.client in NO_PIPELINES:
+        raise UsageError(f"{path}: workload.transformers: {profile.path}: {profile.client} has none; allowed: 0")
     known, refused = getattr(module, "FAULTS", FAULTS), getattr(module, "NO_FAULTS", ())
     allowed = [action for action in FAULTS if action in known and action not in refused]
     targets = [target for target in TARGETS if target not in module.NO_TARGETS]

@@ -164,13 +164,13 @@ def test_what_waits_leaves_when_linger_is_over_and_not_before() -> None:
 @pytest.mark.parametrize("code", sorted(REFUSALS))
 def test_an_error_before_the_append_is_a_refusal_and_after_it_unknown(code: int) -> None:
     for offset, expected in ((-1, Outcome.REFUSED), (17, Outcome.UNKNOWN)):
-        with Server(on_produce=lambda _p, _b, o=offset: (code, o)) as server:  # type: ignore[misc]
-            with Sender(wiring(server, {"acks": "all", "linger.ms": 1})) as sender:
-                sender.send(range(5))
-                sender.until(lambda: len(sender.rows) == 5)
-                assert {row[0] for row in sender.rows.values()} == {expected}
-                if expected is Outcome.REFUSED:
-                    assert {row[1] for row in sender.rows.values()} == {-1}
+        server = Server(on_produce=lambda _p, _b, o=offset: (code, o))  # type: ignore[misc]
+        with server, Sender(wiring(server, {"acks": "all", "linger.ms": 1})) as sender:
+            sender.send(range(5))
+            sender.until(lambda: len(sender.rows) == 5)
+            assert {row[0] for row in sender.rows.values()} == {expected}
+            if expected is Outcome.REFUSED:
+                assert {row[1] for row in sender.rows.values()} == {-1}
 
 
 @pytest.mark.parametrize("code", [7, 20, 56, 46, 47, 99])
@@ -251,12 +251,12 @@ def test_a_torn_connection_leaves_what_is_open_unsettled() -> None:
 
 
 def test_a_silent_leader_ends_the_client() -> None:
-    with Server(on_produce=lambda _p, _b: None) as server:
-        with Sender(wiring(server, {**IDEMPOTENT, "socket.timeout.ms": 200})) as sender:
-            sender.send(range(10))
-            sender.until(lambda: sender.client.failed)
-            assert "nothing heard for 0.2 s" in str(sender.client.failed)
-            assert not sender.rows
+    server = Server(on_produce=lambda _p, _b: None)
+    with server, Sender(wiring(server, {**IDEMPOTENT, "socket.timeout.ms": 200})) as sender:
+        sender.send(range(10))
+        sender.until(lambda: sender.client.failed)
+        assert "nothing heard for 0.2 s" in str(sender.client.failed)
+        assert not sender.rows
 
 
 def test_without_acknowledgements_a_send_is_unknown_once_it_left() -> None:

@@ -178,6 +178,9 @@ CLIENTS: Mapping[str, str] = {
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
 }
 
+NO_PIPELINES = ("kafka-wire",)
+"""have no `open_transformer`, though their broker's module has PIPELINES"""
+
 DIRECT = ("rocketmq-client-python",)
 """learn the brokers' addresses from the cluster, and go there whatever Wiring.via says"""
 

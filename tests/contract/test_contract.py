@@ -28,6 +28,7 @@ SUBJECTS = (
     Subject(profile="memory/log-lossy", nodes=1),
     Subject(profile="memory/queue-safe", nodes=1, names_offsets=False),
     Subject(profile="kafka/acks-all", reconnects=True),
+    Subject(profile="kafka/acks-all-wire"),
     Subject(profile="rabbitmq/classic", names_offsets=False),
     Subject(profile="rabbitmq/quorum", names_offsets=False),
     Subject(profile="rabbitmq/stream", names_offsets=False),
