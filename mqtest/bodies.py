@@ -48,6 +48,14 @@ class Headers(NamedTuple):
     valid: NDArray[np.bool_]
 
 
+def prepare(size: int) -> None:
+    """Make the tables for bodies of this size now (some 50 ms), not with the first block."""
+    if size >= body.HEADER_BYTES:
+        _layout(size)
+        _prefixes()
+        _values()
+
+
 def encode_many(run: int, producer: int, seqs: Ints, due_ns: Ints | int, size: int) -> Bodies:
     """The bodies of these messages, all of `size` bytes (at least HEADER_BYTES); `due_ns`: one each, or 0 for all."""
     if len(seqs) and (int(seqs.min()) < 0 or int(seqs.max()) >= 1 << 32):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mqtest import body
-from mqtest.bodies import decode_many
+from mqtest.bodies import decode_many, prepare
 from mqtest.clients import Block, BlockConsumer, ClientError, Consumer, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.ledger import ReceiptsWriter
@@ -171,6 +171,8 @@ class ConsumerLoop:
                 self._control.event("client", consumer=self._plan.number, state="not opened", why=self._why_not)
             return
         self._why_not = ""
+        if isinstance(self._client, BlockConsumer):
+            prepare(self._plan.workload.size_bytes)
         self._poll = self._client.poll if self._plan.workload.process_ms else taking(self._client)
         self._epoch = epoch
         self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="opened")

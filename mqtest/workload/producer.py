@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from mqtest import body
-from mqtest.bodies import Ints, encode_many
+from mqtest.bodies import Ints, encode_many, prepare
 from mqtest.clients import BlockProducer, ClientError, Producer, SettleMany, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.ledger import SendsWriter
@@ -263,6 +263,7 @@ class ProducerLoop:
         self._blocks = self._client if isinstance(self._client, BlockProducer) else None
         if self._blocks is not None:
             self._blocks.settle_many = self._settler_many(epoch)
+            prepare(self._plan.workload.size_bytes)
         self._control.event("client", producer=self._plan.number, epoch=epoch, state="opened")
 
     def _drop(self, why: str) -> None:
