@@ -150,6 +150,7 @@ class Server:
         self.requests: list[tuple[int, int]] = []
         """api and version"""
         self.leader = 0
+        self.epoch = 5
         self.not_yet = 0
         """so often the coordinator is not there yet"""
         self.fetch_error = self.commit_error = 0
@@ -160,6 +161,8 @@ class Server:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
+        self.names = self.port
+        """the port of the node that it calls the leader"""
         self._connections: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -291,10 +294,10 @@ class Server:
 
     def _answer_3(self, reader: Reader) -> bytes:
         assert (reader.take("i"), reader.text(), reader.take("bbb")) == (1, "t", (0, 0, 0))
-        body = struct.pack(">iii", 0, 1, 0) + text("127.0.0.1") + struct.pack(">i", self.port) + text(None)
+        body = struct.pack(">iii", 0, 1, 0) + text("127.0.0.1") + struct.pack(">i", self.names) + text(None)
         body += text("cluster") + struct.pack(">iih", 0, 1, 0) + text("t") + struct.pack(">bi", 0, len(self.logs))
         for place in range(len(self.logs)):
-            body += struct.pack(">hiiiiiiii", 0, place, self.leader, 5, 1, 0, 1, 0, 0)
+            body += struct.pack(">hiiiiiiii", 0, place, self.leader, self.epoch, 1, 0, 1, 0, 0)
         return body + struct.pack(">i", 0)
 
     def _answer_8(self, reader: Reader) -> bytes:

@@ -316,7 +316,7 @@ def test_what_cannot_be_opened_says_so() -> None:
         kafka_wire.open_reader(wiring("127.0.0.1:1", access={"security.protocol": "ssl"}), [0])
     with Server() as server:
         server.leader = -1
-        with pytest.raises(ClientError, match="knows no leader of t-0"):
+        with pytest.raises(ClientError, match="nobody who answers knows a leader of t-0"):
             kafka_wire.open_producer(wiring(server), lambda *_: None, 0, 0)
         server.silent = True
         began = time.monotonic()
@@ -328,6 +328,20 @@ def test_what_cannot_be_opened_says_so() -> None:
         with Server() as server, Sender(wiring(server, addresses=(address, server.address))) as sender:
             sender.send(range(1))
             sender.until(lambda: sender.rows)
+
+
+def test_the_newest_leader_epoch_counts_and_a_leader_must_say_so_itself() -> None:
+    with Server() as stale, Server() as server:
+        server.epoch = 6
+        both = wiring(server, addresses=(stale.address, server.address))
+        with Sender(both) as sender:
+            sender.send(range(1))
+            sender.until(lambda: sender.rows)
+        assert server.produced
+        assert not stale.produced
+        stale.epoch, stale.names = 7, server.port  # it tells of an epoch in which the other leads, which that denies
+        with pytest.raises(ClientError, match="does not lead t-0 by its own word"):
+            kafka_wire.open_producer(both, lambda *_: None, 0, 0)
 
 
 # --- the consumer and the reader ---

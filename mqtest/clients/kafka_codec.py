@@ -199,10 +199,10 @@ def init_producer_id() -> bytes:
 
 
 class Cluster(NamedTuple):
-    """Who is there, by one node's word: id -> host:port; place -> the id of its leader, -1: none."""
+    """Who is there, by one node's word: id -> host:port; place -> leader epoch, id of the leader, -1: none."""
 
     nodes: Mapping[int, str]
-    leaders: Mapping[int, int]
+    leaders: Mapping[int, tuple[int, int]]
 
 
 class Stored(NamedTuple):
@@ -273,8 +273,8 @@ def read_metadata(cursor: Cursor) -> Cluster:
         cursor.text()
         cursor.number("?")
         for _ in range(cursor.number("i")):
-            _error, place, leader, _epoch = (cursor.number(kind) for kind in "hiii")
-            leaders[place] = leader
+            _error, place, leader, epoch = (cursor.number(kind) for kind in "hiii")
+            leaders[place] = (epoch, leader)
             for _ in range(3):  # replicas, in sync, offline
                 cursor.numbers()
         cursor.number("i")  # authorized operations

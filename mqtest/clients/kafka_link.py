@@ -155,47 +155,55 @@ def wait(links: Iterable[Link], timeout_s: float) -> None:
 
 
 def connect(wiring: Wiring, places: Sequence[int], client_id: str) -> Mapping[int, Link]:
-    """Place -> a connection to its leader, which says itself that it leads; one a node. Raises ClientError within
-    OPEN_S when no node that answers leads there."""
+    """Place -> a connection to its leader, which says itself that it leads; one a node. All nodes are asked, and the
+    newest leader epoch counts: a leader that was cut off goes on naming itself. Raises ClientError within OPEN_S."""
     if wiring.access:
         raise ClientError("kafka-wire speaks neither TLS nor SASL: a cluster with access takes the client 'confluent'")
     deadline = time.monotonic() + OPEN_S
-    why = "no node given"
-    for address in wiring.addresses:
-        if time.monotonic() >= deadline:
-            break
-        try:
-            return _leaders(wiring, places, client_id, address, deadline)
-        except ClientError as error:
-            why = str(error)
-    raise ClientError(why)
-
-
-def _leaders(
-    wiring: Wiring, places: Sequence[int], client_id: str, address: str, deadline: float
-) -> Mapping[int, Link]:
-    """As `connect`, by the word of one node."""
     links: dict[str, Link] = {}
+    views: dict[str, Mapping[int, tuple[int, str]]] = {}
+    used: Mapping[int, Link] = {}
     try:
-        leaders = _asked(links, address, wiring, client_id, deadline)
-        for place in places:
-            if place not in leaders:
-                raise ClientError(f"{address} knows no leader of {wiring.topic}-{place}")
-        for there in {leaders[place] for place in places}:
-            own_word = _asked(links, there, wiring, client_id, deadline)
-            for place in places:
-                if leaders[place] == there != own_word.get(place):
-                    raise ClientError(f"{there} does not lead {wiring.topic}-{place} by its own word")
-        used = {place: links[leaders[place]] for place in places}
-    except BaseException:
-        close_all(links.values())
-        raise
-    close_all(link for there, link in links.items() if link not in used.values())
+        used = _leaders(wiring, places, links, views, client_id, deadline)
+    finally:
+        close_all(link for link in links.values() if link not in used.values())
     return used
 
 
-def _asked(links: dict[str, Link], address: str, wiring: Wiring, client_id: str, deadline: float) -> Mapping[int, str]:
-    """Place -> host:port of its leader, by the word of one node, whose connection goes into `links`."""
+def _leaders(
+    wiring: Wiring,
+    places: Sequence[int],
+    links: dict[str, Link],
+    views: dict[str, Mapping[int, tuple[int, str]]],
+    client_id: str,
+    deadline: float,
+) -> Mapping[int, Link]:
+    """As `connect`; `links` gets every connection that was made, `views` what each node said."""
+    why = "no node given"
+    for address in wiring.addresses:
+        try:
+            views[address] = _asked(links, address, wiring, client_id, deadline)
+        except ClientError as error:
+            why = str(error)
+    if not views:
+        raise ClientError(why)
+    found = {}
+    for place in places:
+        epoch, there = max((view[place] for view in views.values() if place in view), default=(-1, ""))
+        if not there:
+            raise ClientError(f"nobody who answers knows a leader of {wiring.topic}-{place}")
+        if there not in views:
+            views[there] = _asked(links, there, wiring, client_id, deadline)
+        if views[there].get(place) != (epoch, there):
+            raise ClientError(f"{there} does not lead {wiring.topic}-{place} by its own word")
+        found[place] = links[there]
+    return found
+
+
+def _asked(
+    links: dict[str, Link], address: str, wiring: Wiring, client_id: str, deadline: float
+) -> Mapping[int, tuple[int, str]]:
+    """Place -> leader epoch, host:port of the leader, where there is one, by the word of one node."""
     if address not in links:
         links[address] = Link(address, client_id, _left(deadline))
     answer = links[address].call(Api.METADATA, metadata(wiring.topic), _left(deadline))
@@ -203,8 +211,12 @@ def _asked(links: dict[str, Link], address: str, wiring: Wiring, client_id: str,
         cluster = parsed(answer, read_metadata)
     except MalformedError as error:
         raise ClientError(f"{address}: {error}") from error
-    told = {place: cluster.nodes[leader] for place, leader in cluster.leaders.items() if leader in cluster.nodes}
-    return {place: wiring.via.get(there, there) for place, there in told.items()}
+    told = {
+        place: (epoch, cluster.nodes[leader])
+        for place, (epoch, leader) in cluster.leaders.items()
+        if leader in cluster.nodes
+    }
+    return {place: (epoch, wiring.via.get(there, there)) for place, (epoch, there) in told.items()}
 
 
 def _left(deadline: float) -> float:
