@@ -121,10 +121,10 @@ class SendsWriter:
         the process becomes skipped; one that is settled stays as it is."""
         if seq >= self._capacity:
             self._grow(seq)
-        if self._settled_ns[seq]:
+        if self._settled_ns[seq] or (seq < self.next_seq and chunks.is_packed(self._folder, seq)):
             return
         if self._sent_ns[seq]:
-            self._sent_ns[seq] = 0
+            self._sent_ns[seq] = self._offset[seq] = 0
             self._sent -= 1
             self._skipped += 1
         elif not self._due_ns[seq]:

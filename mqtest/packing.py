@@ -4,6 +4,8 @@ Rules:
 - While the writer lives, a chunk is packed when the one behind it is full as well and no row of it can change any more.
   A receipt never changes. A send is final once it is skipped or settled; an unknown one when it was settled so long
   ago that the writer takes no answer any more (LATE_NS). A chunk with a send that stays open waits for the end.
+- The writer stores rows while they are read here, thousands at a time, one column behind the other. What was read of
+  a row may therefore be of two moments, and counts as final only where no order of the two can mislead.
 - First the whole chunk is on the disk under its name; the rows of the columns become holes a while later
   (HOLE_AFTER_S), so that who opened the folder before can still read them. Row numbers and maps stay as they are.
   `sent_ns` goes before the others: who reads `settled_ns` before it never takes a send that is gone for an open one.
@@ -71,8 +73,10 @@ class Packing:
             return bool((rows["received_ns"] != 0).all())
         outcome = np.array(rows["outcome"])  # first: a writer that changes it takes `settled_ns` away before
         settled, sent = np.array(rows["settled_ns"]), rows["sent_ns"] != 0
-        final = (settled != 0) & ((outcome != Outcome.UNKNOWN) | (settled < now_ns - LATE_NS - _MARGIN_NS))
-        return bool(np.where(sent, final, rows["due_ns"] != 0).all())
+        lasts = (outcome != Outcome.UNKNOWN) & (outcome != Outcome.NONE)  # none: it was settled after that was read
+        final = (settled != 0) & (lasts | (settled < now_ns - LATE_NS - _MARGIN_NS))
+        skipped = (rows["due_ns"] != 0) & (rows["offset"] == 0)  # -1, stored before `due_ns`: it is just being sent
+        return bool(np.where(sent, final, skipped).all())
 
     def _give_back(self, number: int, packed_ns: int) -> None:
         if number not in self._holes and packed_ns < time.time_ns() - HOLE_AFTER_S * NS_PER_S:

@@ -32,6 +32,7 @@ REAL_CHUNK, REAL_GROUP = chunks.CHUNK_ROWS, chunks.GROUP_ROWS
 CHUNK, GROUP = 16, 4
 NOW_NS = 10 * LATE_NS
 ACKED, UNKNOWN = Outcome.ACKED, Outcome.UNKNOWN
+SENT_NS, SETTLED_NS, RECEIVED_NS = 2, 3, 4
 
 
 @pytest.fixture(autouse=True)
@@ -495,26 +496,28 @@ while True:
 """
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_packer_that_is_killed_while_others_write_loses_and_doubles_nothing(tmp_path: Path, seed: int) -> None:
-    """The writer settles out of order, and hears answers again that it had: of open, settled and packed sends."""
+@pytest.mark.parametrize(("seed", "many"), [(1, 1), (2, 1), (3, 1), (4, 250)])
+def test_a_packer_that_is_killed_while_others_write_loses_and_doubles_nothing(
+    tmp_path: Path, seed: int, many: int
+) -> None:
+    """The writer settles out of order, and hears answers again that it had: of open, settled and packed sends. It
+    writes by ranges of `many`."""
     draw, rows = random.Random(seed), 60_000
     sends, receipts = SendsWriter(tmp_path / "sends.0"), ReceiptsWriter(tmp_path / "audit.0")
     with patch.object(chunks, "CHUNK_ROWS", 4096), patch.object(chunks, "GROUP_ROWS", 1024):
         packer, kills, killed_at = None, 0, 0
-        for seq in range(rows):
+        for seq in range(many - 1, rows, many):
             if packer is None:
                 packer = subprocess.Popen([sys.executable, "-c", _PACKER, str(tmp_path)])
-            sends.sent(seq, seq + 1, 0, 1, seq + 2)
-            receipts.append(seq + 4, 0, seq, 0, seq * 3, 0, 1)
-            late = seq - draw.randrange(50)
-            for known in (late, draw.randrange(seq + 1)) if late >= 0 else ():
-                sends.settle(known, ACKED, known * 3, 0, known + 3)
+            _write(sends, receipts, range(seq + 1 - many, seq + 1))
+            late = seq - draw.randrange(50 * many)
+            for known in (late, draw.randrange(seq + 1)) if late >= many else ():
+                _settle(sends, range(known - many + 1, known + 1) if known >= many else range(known, known + 1))
             if seq % 5000 == 4999:
                 if seq >= 10_000:
                     _await(tmp_path, len(names(tmp_path / "audit.0")) + 1, most=seq // 4096 - 1)
-                for open_seq in range(seq - 4999, seq + 1):
-                    sends.settle(open_seq, ACKED, open_seq * 3, 0, open_seq + 3)
+                for last in range(seq - 5000 + many, seq + 1, many):
+                    _settle(sends, range(last + 1 - many, last + 1))
                 if seq - killed_at > 15_000:
                     packer.kill()
                     packer.wait()
@@ -527,9 +530,10 @@ def test_a_packer_that_is_killed_while_others_write_loses_and_doubles_nothing(tm
         whole = np.arange(rows)
         for again in range(2):
             loaded, read = ledger.load_sends(tmp_path / "sends.0"), ledger.load_receipts(tmp_path / "audit.0")
-            assert np.array_equal(loaded["sent_ns"][:], whole + 2)
-            assert np.array_equal(loaded["settled_ns"][:], whole + 3)
-            assert np.array_equal(loaded["offset"][:], whole * 3)
+            assert (loaded["sent_ns"][:] == SENT_NS).all()
+            assert (loaded["settled_ns"][:] == SETTLED_NS).all()
+            assert np.array_equal(loaded["due_ns"][:], whole + 1)
+            assert np.array_equal(loaded["offset"][:], whole + 7)
             assert (loaded["outcome"][:] == ACKED).all()
             assert np.array_equal(read["offset"][:], whole * 3)
             assert sends.counts.acked == rows
@@ -538,6 +542,24 @@ def test_a_packer_that_is_killed_while_others_write_loses_and_doubles_nothing(tm
                 receipts.close()
                 packing.close(tmp_path / "sends.0", SENDS)
                 packing.close(tmp_path / "audit.0", RECEIPTS)
+
+
+def _write(sends: SendsWriter, receipts: ReceiptsWriter, seqs: range) -> None:
+    if len(seqs) == 1:
+        (seq,) = seqs
+        sends.sent(seq, seq + 1, 0, 1, SENT_NS)
+        receipts.append(RECEIVED_NS, 0, seq, 0, seq * 3, 0, 1)
+        return
+    numbers = np.arange(seqs.start, seqs.stop)
+    sends.sent_many(seqs, numbers + 1, 0, 1, SENT_NS)
+    receipts.append_many(RECEIVED_NS, numbers * 0, numbers, 0, numbers * 3, numbers * 0, 1)
+
+
+def _settle(sends: SendsWriter, seqs: range) -> None:
+    if len(seqs) == 1:
+        sends.settle(seqs[0], ACKED, seqs[0] + 7, 0, SETTLED_NS)
+    else:
+        sends.settle_many(seqs, ACKED, seqs[0] + 7, 0, SETTLED_NS)
 
 
 def _await(folder: Path, packed: int, most: int) -> None:
