@@ -25,7 +25,7 @@ import numpy as np
 
 from mqtest import ledger, packing
 from mqtest.columns import STEP_ROWS
-from mqtest.event_log import EventsWriter
+from mqtest.event_log import EventsWriter, events_path
 from mqtest.model import RUNNER, Kind, Outcome
 from tests.histories import at, write_cell_folder
 
@@ -154,7 +154,7 @@ def _late_fence(cell: Path, end_ns: int, last_ns: int) -> None:
     reader = ledger.ReceiptsWriter(cell / "ledger" / "audit.0")
     reader.append(last_ns + 10**9, RUNNER, 0, 0, 2**62, 0, 0)
     reader.close()
-    events = EventsWriter(ledger.events_path(cell))
+    events = EventsWriter(events_path(cell))
     events.write("phase", t_ns=end_ns, name="drain")
     events.write("audit", t_ns=last_ns + 2 * 10**9, reader=1, complete=True)
     events.close()

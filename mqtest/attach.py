@@ -35,11 +35,11 @@ from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.credentials import Credentials
 from mqtest.errors import ClusterError, MqtestError, UsageError
-from mqtest.event_log import load_events
+from mqtest.event_log import events_path, load_events
 from mqtest.fault_log import NO_FAULT
 from mqtest.journal import Journal
 from mqtest.judge import judge
-from mqtest.ledger import events_path, write_cell
+from mqtest.ledger import write_cell
 from mqtest.load import Load
 from mqtest.lookout import Lookout, signs
 from mqtest.model import Cell, Consume, Fault, Kind, Phases, Workload

@@ -39,6 +39,11 @@ class EventsWriter:
         os.close(self._fd)
 
 
+def events_path(cell_dir: Path) -> Path:
+    """Where the events of a cell stand."""
+    return cell_dir / "ledger" / "events.jsonl"
+
+
 def load_events(path: Path) -> list[dict[str, Any]]:
     """All events in order. A last line torn by a kill is dropped; a torn line elsewhere is a LedgerError."""
     try:

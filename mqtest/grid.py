@@ -21,9 +21,9 @@ from typing import Protocol
 
 from mqtest.cell_run import record
 from mqtest.errors import EngineError, LedgerError
-from mqtest.event_log import EventsWriter
+from mqtest.event_log import EventsWriter, events_path
 from mqtest.judge import judge
-from mqtest.ledger import events_path, read_cell, write_cell
+from mqtest.ledger import read_cell, write_cell
 from mqtest.model import Cell
 from mqtest.parcel import unpack
 from mqtest.remote_cell import Job, Said

@@ -30,7 +30,7 @@ from mqtest import ledger, pacing
 from mqtest.columns import Columns
 from mqtest.deliveries import Delivered, ack_times, delivery_times, over
 from mqtest.errors import LedgerError
-from mqtest.event_log import load_events
+from mqtest.event_log import events_path, load_events
 from mqtest.fates import AUDITED, ODD, RECEIVED, WRITTEN, Fate, fates, there
 from mqtest.fault_log import NO_FAULT
 from mqtest.hdr import Interval
@@ -169,7 +169,7 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
     file that is missing or damaged."""
     cell = ledger.read_cell(cell_dir)
     kind, acknowledged = _kind(cell, cell_dir), bool(cell.get("acknowledged", True))
-    events = load_events(ledger.events_path(cell_dir))
+    events = load_events(events_path(cell_dir))
     folders = ledger.sends_folders(cell_dir)
     runner = ledger.load_sends(folders.pop(RUNNER)) if RUNNER in folders else None
     messages = Messages({n: ledger.load_sends(f) for n, f in folders.items()}, acknowledged=acknowledged)

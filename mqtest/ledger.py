@@ -21,7 +21,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from mqtest.clock import NS_PER_S
 from mqtest.columns import Columns, Table, load_columns, trim, used_rows
 from mqtest.errors import LedgerError
 from mqtest.model import Outcome
-from mqtest.totals import ReceiptTotals, SendTotals
+from mqtest.totals import ReceiptTotals, SendCounts, SendTotals
 
 SENDS: Mapping[str, str] = {
     "due_ns": "<i8",
@@ -58,18 +58,6 @@ LATE_NS = 600 * NS_PER_S
 """an answer that comes so long after its send was settled as unknown changes nothing any more: the row may be packed"""
 _LATE = (Outcome.ACKED, Outcome.DEGRADED)
 T = TypeVar("T", SendTotals, ReceiptTotals)
-
-
-class SendCounts(NamedTuple):
-    """Messages of one producer so far. `unknown` has only those settled so; open = sent minus all the others."""
-
-    sent: int
-    skipped: int
-    acked: int
-    degraded: int
-    refused: int
-    returned: int
-    unknown: int
 
 
 class SendsWriter:
@@ -188,11 +176,10 @@ class SendsWriter:
             or columns["settled_ns"][rows].any()  # before `sent_ns`, as in `settle`
             or not columns["sent_ns"][rows].all()
         ):
-            one_by_one = (
+            return sum(
                 self.settle(seq, outcome, offset if offset < 0 else offset + nth, place, settled_ns)
                 for nth, seq in enumerate(seqs)
             )
-            return sum(one_by_one)
         columns["outcome"][rows] = outcome
         columns["offset"][rows] = offset if offset < 0 else np.arange(offset, offset + len(seqs))
         if place >= 0:
@@ -350,11 +337,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise LedgerError(f"{path}: expected one JSON object")
     return record
-
-
-def events_path(cell_dir: Path) -> Path:
-    """Where the events of a cell stand."""
-    return cell_dir / "ledger" / "events.jsonl"
 
 
 def sends_folders(cell_dir: Path) -> dict[int, Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,18 @@ from numpy.typing import NDArray
 from mqtest.model import RUNNER, Flag, Outcome
 
 Rows = Mapping[str, NDArray[Any]]
+
+
+class SendCounts(NamedTuple):
+    """Messages of one producer so far. `unknown` has only those settled so; open = sent minus all the others."""
+
+    sent: int
+    skipped: int
+    acked: int
+    degraded: int
+    refused: int
+    returned: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)

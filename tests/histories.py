@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from mqtest import ledger
-from mqtest.event_log import EventsWriter
+from mqtest.event_log import EventsWriter, events_path
 from mqtest.history import History, load
 from mqtest.model import NOBODY, RUNNER, Flag, Kind, Outcome
 from mqtest.pacing import PacingWriter, path_of
@@ -146,7 +146,7 @@ def write_cell_folder(
         "complete": complete,
         "why": None if complete else "cut off",
     }
-    writer = EventsWriter(ledger.events_path(folder))
+    writer = EventsWriter(events_path(folder))
     readers = [complete] if output_readers is None else output_readers
     pipeline = [{**ended, "event": "output", "complete": c} for c in readers if outputs is not None]
     for event in [*phases(fault=fault != "none"), *happened, *events, ended, *pipeline]:

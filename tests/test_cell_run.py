@@ -17,8 +17,8 @@ from mqtest.brokers.memory import MemoryBroker
 from mqtest.clients import client
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.errors import ClusterError, EngineError
-from mqtest.event_log import load_events
-from mqtest.ledger import events_path, read_cell
+from mqtest.event_log import events_path, load_events
+from mqtest.ledger import read_cell
 from mqtest.load import counted
 from mqtest.model import Consume, Verdict, Workload
 from mqtest.schedule import ScheduleTable, StepTable, parse_schedule

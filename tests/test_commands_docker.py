@@ -10,8 +10,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from mqtest.event_log import load_events
-from mqtest.ledger import events_path, load_sends, sends_folders
+from mqtest.event_log import events_path, load_events
+from mqtest.ledger import load_sends, sends_folders
 from mqtest.model import RUNNER, Outcome
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mqtest import history, ledger
 from mqtest.errors import LedgerError
+from mqtest.event_log import events_path
 from mqtest.fates import Fate
 from mqtest.history import History
 from mqtest.model import RUNNER, Flag, Kind, Outcome
@@ -177,7 +178,7 @@ class TestComplete:
 
     def test_no_audit_at_all(self, tmp_path: Path) -> None:
         folder = write_cell_folder(tmp_path, sends=self.rows[0], audit=self.rows[1])
-        path = ledger.events_path(folder)
+        path = events_path(folder)
         path.write_text("".join(x for x in path.read_text().splitlines(True) if '"reader"' not in x))
         assert self.incomplete(folder) == "no reader of the audit ended"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mqtest import ledger
 from mqtest.checks import CHECKS
+from mqtest.event_log import events_path
 from mqtest.judge import COLUMNS, judge
 from mqtest.model import Kind, Outcome, Verdict
 from tests.histories import Got, Sent, at, write_cell_folder
@@ -92,7 +92,7 @@ def test_dead_names_the_nodes(tmp_path: Path) -> None:
 
 def test_a_cell_killed_before_anything_was_sent(tmp_path: Path) -> None:
     folder = write_cell_folder(tmp_path)
-    ledger.events_path(folder).write_text('{"t_ns": 1, "event": "phase", "name": "up"}\n')
+    events_path(folder).write_text('{"t_ns": 1, "event": "phase", "name": "up"}\n')
     judgement = judge(folder)
     assert (judgement.verdict, judgement.row["sent"]) == (Verdict.UNKNOWN, 0)
     assert judgement.reason == "the audit is not complete: no reader of the audit ended"

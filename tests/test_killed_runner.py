@@ -16,9 +16,9 @@ import docker
 import pytest
 
 from mqtest.clock import wait_until
-from mqtest.event_log import load_events
+from mqtest.event_log import events_path, load_events
 from mqtest.judge import judge
-from mqtest.ledger import events_path, load_sends, sends_folders
+from mqtest.ledger import load_sends, sends_folders
 from mqtest.model import Verdict
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]

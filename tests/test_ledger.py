@@ -18,6 +18,7 @@ from mqtest import columns, ledger
 from mqtest.errors import LedgerError
 from mqtest.event_log import EventsWriter, load_events
 from mqtest.model import NOBODY, RUNNER, Flag, Outcome
+from mqtest.totals import SendCounts
 
 
 def _listed(loaded: columns.Columns) -> dict[str, list[int]]:
@@ -40,7 +41,7 @@ def test_sends_are_read_back(tmp_path: Path) -> None:
         "epoch": [7, 0, 8],
     }
     assert writer.next_seq == 3
-    assert writer.counts == ledger.SendCounts(2, 1, 1, 0, 0, 0, 0)
+    assert writer.counts == SendCounts(2, 1, 1, 0, 0, 0, 0)
     assert writer.last_ack_ns == 12
     writer.close()
 
@@ -124,7 +125,7 @@ def test_a_writer_that_comes_back_goes_on_after_its_last_row(tmp_path: Path) -> 
     first.close()
     again = ledger.SendsWriter(tmp_path / "sends.0")
     assert (again.next_seq, again.last_ack_ns) == (5, 3)
-    assert again.counts == ledger.SendCounts(1, 1, 1, 0, 0, 0, 0)
+    assert again.counts == SendCounts(1, 1, 1, 0, 0, 0, 0)
     again.close()
     receipts = ledger.ReceiptsWriter(tmp_path / "receipts.0")
     receipts.append(1, 0, 0, 0, 0, 0, 0)

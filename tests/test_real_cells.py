@@ -13,8 +13,8 @@ from types import MappingProxyType
 import pytest
 
 from mqtest import faults
-from mqtest.event_log import load_events
-from mqtest.ledger import events_path, load_receipts
+from mqtest.event_log import events_path, load_events
+from mqtest.ledger import load_receipts
 from mqtest.model import Verdict, Workload
 from tests.cells import REAL, changed, make_cell, run_cell
 

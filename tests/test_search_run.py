@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mqtest.event_log import load_events
-from mqtest.ledger import events_path, read_cell
+from mqtest.event_log import events_path, load_events
+from mqtest.ledger import read_cell
 from mqtest.model import Search, Verdict, Workload
 from mqtest.search_run import highest, next_rate
 from tests.cells import QUICK, changed, make_cell, run_cell

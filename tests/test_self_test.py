@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mqtest.cli import main
-from mqtest.event_log import load_events
+from mqtest.event_log import events_path, load_events
 from mqtest.judge import judge
-from mqtest.ledger import events_path, read_cell, write_cell
+from mqtest.ledger import read_cell, write_cell
 from mqtest.model import Verdict
 from tests.test_readme import HERE
 

@@ -13,8 +13,7 @@ from mqtest.checks import CHECKS
 from mqtest.checks.usage import used
 from mqtest.cluster.agent_program import disk_work
 from mqtest.cluster.containers import of_stats
-from mqtest.event_log import load_events
-from mqtest.ledger import events_path
+from mqtest.event_log import events_path, load_events
 from mqtest.model import Consume, Workload
 from mqtest.report.limits import limits_text
 from tests.cells import make_cell, run_cell
