@@ -13,7 +13,7 @@ import pytest
 
 from mqtest.brokers import kafka, kafka_wire
 from mqtest.brokers.kafka import check_taken, disagreement, environment, same
-from mqtest.brokers.kafka_wire import Partition, View
+from mqtest.clients.kafka_codec import Partition, View
 from mqtest.errors import ClusterError, SettingError
 from mqtest.model import Duplicates, Node, Order, Output, Profile, Value
 from mqtest.profile import load_profiles
@@ -248,7 +248,7 @@ FEATURES = framed(
 
 
 def test_a_view_is_read_from_the_wire() -> None:
-    expected = View({2: "127.0.0.1"}, {("mqtest", 0): Partition(2, 7, (2, 3), (2,))})
+    expected = View({2: "127.0.0.1:9092"}, {("mqtest", 0): Partition(2, 7, (2, 3), (2,))})
     with answering(VIEW) as port:
         assert kafka_wire.view("127.0.0.1", port, 5.0) == expected
 

@@ -28,8 +28,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 )
 
 from mqtest.brokers import TOPIC, Door
-from mqtest.brokers.kafka_wire import View, features, quorum_leader, view
+from mqtest.brokers.kafka_wire import features, quorum_leader, view
 from mqtest.clients import library_settings
+from mqtest.clients.kafka_codec import View
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, WaitTimeout
 from mqtest.model import Node, Profile, Value, Wiring
@@ -256,7 +257,7 @@ class Kafka:
         for i, node in self._nodes.items():
             if i not in views:
                 return f"{node.name} does not answer"
-            absent = [self._nodes[j].name for j in self._nodes if j not in views[i].brokers]
+            absent = [self._nodes[j].name for j in self._nodes if j not in views[i].nodes]
             if absent:
                 return f"{node.name} does not see {', '.join(absent)}"
         return None

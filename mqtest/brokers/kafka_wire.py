@@ -6,7 +6,7 @@ after a partition an old leader goes on naming itself, with a full ISR, until it
 nodes side by side, and their epochs, show who leads and whether everybody knows. Rules: one question is one connection
 with one bound; what a node does not answer in time, or what cannot be parsed, is an OSError or a ValueError.
 
-Formats: kafka.apache.org/protocol, Metadata v8 (fixed-width fields), ApiVersions v3 and DescribeQuorum v0 (compact
+Formats: kafka.apache.org/protocol, Metadata v8 (clients/kafka_codec.py), ApiVersions v3 and DescribeQuorum v0 (compact
 fields and tags).
 """
 
@@ -16,49 +16,25 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from mqtest.clients.kafka_codec import Cursor, parsed
+from mqtest.clients.kafka_codec import Api, Cursor, View, head, metadata, parsed, read_metadata
 
-_METADATA = 3
-_API_VERSIONS = 18
-_DESCRIBE_QUORUM = 55
 _METADATA_TOPIC = b"__cluster_metadata"
 _CLIENT = "mqtest"
 _LARGEST = 16 << 20
 _FINALIZED_FEATURES = 2  # tag in the ApiVersions response
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """One partition as one node sees it. `leader` -1: none."""
-
-    leader: int
-    epoch: int
-    replicas: tuple[int, ...]
-    in_sync: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What one node knows: the brokers that are alive (id -> host), and every partition of every topic, the
-    cluster's own topics included."""
-
-    brokers: Mapping[int, str]
-    partitions: Mapping[tuple[str, int], Partition]
-
-
 def view(address: str, port: int, timeout_s: float) -> View:
     """Ask one node for its view of the cluster; raises OSError or ValueError."""
-    body = struct.pack(">i???", -1, False, False, False)  # all topics, create none, no authorized operations
-    return parsed(_ask(address, port, _METADATA, 8, body, timeout_s), _read_view)
+    return parsed(_ask(address, port, Api.METADATA, metadata(None), timeout_s), read_metadata)
 
 
 def features(address: str, port: int, timeout_s: float) -> Mapping[str, int]:
     """The features that are finalized in the cluster and their levels, by one node; raises OSError or ValueError."""
     name = bytes([len(_CLIENT) + 1]) + _CLIENT.encode()
     body = b"\0" + name + name + b"\0"  # end of the flexible request header; software name, version; no tags
-    return parsed(_ask(address, port, _API_VERSIONS, 3, body, timeout_s), _read_features)
+    return parsed(_ask(address, port, Api.API_VERSIONS, body, timeout_s), _read_features)
 
 
 def quorum_leader(address: str, port: int, timeout_s: float) -> tuple[int, int]:
@@ -66,15 +42,14 @@ def quorum_leader(address: str, port: int, timeout_s: float) -> tuple[int, int]:
     gets from it; raises OSError or ValueError, the latter also while there is none."""
     topic = bytes([len(_METADATA_TOPIC) + 1]) + _METADATA_TOPIC
     body = b"\0" + b"\2" + topic + b"\2" + struct.pack(">i", 0) + b"\0\0\0"  # tags; one topic, its one partition; tags
-    return parsed(_ask(address, port, _DESCRIBE_QUORUM, 0, body, timeout_s), _read_quorum_leader)
+    return parsed(_ask(address, port, Api.DESCRIBE_QUORUM, body, timeout_s), _read_quorum_leader)
 
 
-def _ask(address: str, port: int, api: int, version: int, body: bytes, timeout_s: float) -> Cursor:
+def _ask(address: str, port: int, api: Api, body: bytes, timeout_s: float) -> Cursor:
     """Send one request, return the response without its header."""
     deadline = time.monotonic() + timeout_s
-    request = struct.pack(f">hhih{len(_CLIENT)}s", api, version, 1, len(_CLIENT), _CLIENT.encode()) + body
     with socket.create_connection((address, port), timeout=timeout_s) as connection:
-        connection.sendall(struct.pack(">i", len(request)) + request)
+        connection.sendall(head(api, 1, _CLIENT, len(body)) + body)
         (size,) = struct.unpack(">i", _receive(connection, 4, deadline))
         if not 4 <= size <= _LARGEST:
             raise ValueError(f"{address}:{port} answered with {size} bytes")
@@ -93,30 +68,6 @@ def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
             raise ConnectionResetError("closed by the node")
         got += part
     return bytes(got)
-
-
-def _read_view(cursor: Cursor) -> View:
-    cursor.number("i")  # throttle
-    brokers = {}
-    for _ in range(cursor.number("i")):
-        node = cursor.number("i")
-        brokers[node] = cursor.text()
-        cursor.number("i")  # port
-        cursor.text()  # rack
-    cursor.text()  # cluster id
-    cursor.number("i")  # "controller": any broker, in KRaft
-    partitions = {}
-    for _ in range(cursor.number("i")):
-        cursor.number("h")  # error: a partition without a leader says so by its leader
-        topic = cursor.text()
-        cursor.number("?")  # internal
-        for _ in range(cursor.number("i")):
-            cursor.number("h")
-            index, leader, epoch = (cursor.number("i") for _ in range(3))
-            partitions[topic, index] = Partition(leader, epoch, cursor.numbers(), cursor.numbers())
-            cursor.numbers()  # offline replicas
-        cursor.number("i")  # authorized operations
-    return View(brokers, partitions)
 
 
 def _read_features(cursor: Cursor) -> Mapping[str, int]:

@@ -1,7 +1,8 @@
 """Kafka's requests and answers as bytes, as far as the wire client needs them.
 
-Versions are the newest without compact fields; Kafka 4.3 takes them all (KIP-896 ended only Produce below 3, Fetch
-below 4, ListOffsets below 1, OffsetCommit below 2 and OffsetFetch below 1). Formats: kafka.apache.org/protocol and
+Versions are the newest without compact fields, but for the last two, which only brokers/kafka_wire.py asks, and makes
+and reads by itself. Kafka 4.3 takes them all (KIP-896 ended only Produce below 3, Fetch below 4, ListOffsets below 1,
+OffsetCommit below 2 and OffsetFetch below 1). Formats: kafka.apache.org/protocol and
 clients/src/main/resources/common/message in apache/kafka. All numbers are big-endian.
 """
 
@@ -26,6 +27,8 @@ class Api(IntEnum):
     OFFSET_FETCH = 9
     FIND_COORDINATOR = 10
     INIT_PRODUCER_ID = 22
+    API_VERSIONS = 18
+    DESCRIBE_QUORUM = 55
 
 
 VERSIONS: Final[Mapping[Api, int]] = {
@@ -37,6 +40,8 @@ VERSIONS: Final[Mapping[Api, int]] = {
     Api.OFFSET_FETCH: 5,
     Api.FIND_COORDINATOR: 2,
     Api.INIT_PRODUCER_ID: 1,
+    Api.API_VERSIONS: 3,
+    Api.DESCRIBE_QUORUM: 0,
 }
 
 
@@ -160,9 +165,9 @@ def fetch(topic: str, positions: Mapping[int, int], wait_ms: int, most_bytes: in
     return begin + of_topic(topic, places) + struct.pack(">i", 0) + text("")
 
 
-def metadata(topic: str) -> bytes:
-    """Of one topic; not to be created."""
-    return struct.pack(">i", 1) + text(topic) + b"\0\0\0"
+def metadata(topic: str | None) -> bytes:
+    """Of one topic, not to be created; None: of all."""
+    return (struct.pack(">i", -1) if topic is None else struct.pack(">i", 1) + text(topic)) + b"\0\0\0"
 
 
 EARLIEST: Final = -2
@@ -198,11 +203,21 @@ def init_producer_id() -> bytes:
 # --- answers ---
 
 
-class Cluster(NamedTuple):
-    """Who is there, by one node's word: id -> host:port; place -> leader epoch, id of the leader, -1: none."""
+class Partition(NamedTuple):
+    """One partition as one node sees it. `leader` -1: none."""
+
+    leader: int
+    epoch: int
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
+class View(NamedTuple):
+    """What one node knows: the nodes that are alive (id -> host:port), and every partition of the topics that it was
+    asked for; the cluster's own topics are among all."""
 
     nodes: Mapping[int, str]
-    leaders: Mapping[int, tuple[int, int]]
+    partitions: Mapping[tuple[str, int], Partition]
 
 
 class Stored(NamedTuple):
@@ -258,7 +273,7 @@ def read_fetch(cursor: Cursor) -> tuple[int, list[Fetched]]:
     return error, found
 
 
-def read_metadata(cursor: Cursor) -> Cluster:
+def read_metadata(cursor: Cursor) -> View:
     cursor.number("i")  # throttle
     nodes = {}
     for _ in range(cursor.number("i")):
@@ -266,19 +281,18 @@ def read_metadata(cursor: Cursor) -> Cluster:
         nodes[node] = f"{host}:{port}"
         cursor.text()  # rack
     cursor.text()  # cluster id
-    cursor.number("i")  # "controller"
-    leaders = {}
+    cursor.number("i")  # "controller": any broker, in KRaft
+    partitions = {}
     for _ in range(cursor.number("i")):
-        cursor.number("h")
-        cursor.text()
-        cursor.number("?")
+        cursor.number("h")  # error: a partition without a leader says so by its leader
+        topic = cursor.text()
+        cursor.number("?")  # internal
         for _ in range(cursor.number("i")):
             _error, place, leader, epoch = (cursor.number(kind) for kind in "hiii")
-            leaders[place] = (epoch, leader)
-            for _ in range(3):  # replicas, in sync, offline
-                cursor.numbers()
+            partitions[topic, place] = Partition(leader, epoch, cursor.numbers(), cursor.numbers())
+            cursor.numbers()  # offline replicas
         cursor.number("i")  # authorized operations
-    return Cluster(nodes, leaders)
+    return View(nodes, partitions)
 
 
 def read_list_offsets(cursor: Cursor) -> Mapping[int, tuple[int, int]]:

@@ -208,13 +208,13 @@ def _asked(
         links[address] = Link(address, client_id, _left(deadline))
     answer = links[address].call(Api.METADATA, metadata(wiring.topic), _left(deadline))
     try:
-        cluster = parsed(answer, read_metadata)
+        view = parsed(answer, read_metadata)
     except MalformedError as error:
         raise ClientError(f"{address}: {error}") from error
     told = {
-        place: (epoch, cluster.nodes[leader])
-        for place, (epoch, leader) in cluster.leaders.items()
-        if leader in cluster.nodes
+        place: (seen.epoch, view.nodes[seen.leader])
+        for (_topic, place), seen in view.partitions.items()
+        if seen.leader in view.nodes
     }
     return {place: (epoch, wiring.via.get(there, there)) for place, (epoch, there) in told.items()}
 
