@@ -44,7 +44,7 @@ from mqtest.clients.kafka_codec import (
 from mqtest.clients.kafka_link import TRY_S, Link, close_all, connect, wait
 from mqtest.clients.kafka_wire_consumer import WireConsumer, WireReader
 from mqtest.clients.kafka_wire_settings import ProducerSettings, producer_settings
-from mqtest.clock import NS_PER_S, now_ns
+from mqtest.clock import NS_PER_MS, NS_PER_S, now_ns
 from mqtest.model import RUNNER, Outcome, Wiring
 
 REFUSALS: Final[Mapping[int, str]] = {
@@ -66,7 +66,7 @@ _LEAVE: Final = (
     Error.KAFKA_STORAGE_ERROR,
 )
 """this node is of no more use for the place"""
-_REFUSED_PAUSE_NS: Final = NS_PER_S // 20
+_REFUSED_PAUSE_NS: Final = 50 * NS_PER_MS
 _MOST_WAITING_BYTES: Final = 16 << 20
 _SEQUENCES: Final = 1 << 31
 
@@ -216,7 +216,7 @@ class WireProducer:
     def _next_ns(self, at_ns: int) -> int:
         """When the next batch is old enough to leave, of those that nothing else holds."""
         due = [self._due_ns(w) for w in self._waiting.values() if w.count and self._may_leave(w)]
-        return max(at_ns + NS_PER_S // 1000, min(due)) if due else at_ns + NS_PER_S
+        return max(at_ns + NS_PER_MS, min(due)) if due else at_ns + NS_PER_S
 
     def _due_ns(self, waiting: _Waiting) -> int:
         return max(waiting.since_ns + self._settings.linger_ns, self._resume_ns)
@@ -250,7 +250,7 @@ class WireProducer:
         waiting.since_ns = at_ns
         count = sum(map(len, runs))
         producer = (*self._producer, waiting.sequence) if self._producer else NOBODY
-        batch = make(bodies, time.time_ns() // 1_000_000, producer)
+        batch = make(bodies, time.time_ns() // NS_PER_MS, producer)
         settings, link = self._settings, waiting.link
         asked = link.ask(
             Api.PRODUCE, produce(self._topic, place, settings.acks, settings.timeout_ms, len(batch)), batch

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mqtest.clients import ClientError
+from mqtest.clock import NS_PER_MS
 from mqtest.model import Value
 
 _ACKS: Final[Mapping[str, int]] = {"all": -1, "-1": -1, "1": 1, "0": 0}
@@ -86,11 +87,11 @@ def producer_settings(asked: Mapping[str, Value]) -> ProducerSettings:
     return ProducerSettings(
         acks=acks,
         idempotent=idempotent,
-        linger_ns=int(float(given["linger.ms"]) * 1e6),
+        linger_ns=int(float(given["linger.ms"]) * NS_PER_MS),
         batch_bytes=int(given["batch.size"]),
         in_flight=max(1, in_flight),
         timeout_ms=int(given["request.timeout.ms"]),
-        silent_ns=int(given["socket.timeout.ms"]) * 1_000_000,
+        silent_ns=int(given["socket.timeout.ms"]) * NS_PER_MS,
     )
 
 
@@ -103,7 +104,7 @@ def consumer_settings(asked: Mapping[str, Value]) -> ConsumerSettings:
     return ConsumerSettings(
         wait_ms=int(given["fetch.wait.max.ms"]),
         most_bytes=int(given["fetch.message.max.bytes"]),
-        silent_ns=int(given["socket.timeout.ms"]) * 1_000_000,
+        silent_ns=int(given["socket.timeout.ms"]) * NS_PER_MS,
     )
 
 
