@@ -27,7 +27,7 @@ STEPS = st.one_of(
 )
 
 
-def _many(writer: ledger.SendsWriter, step: tuple, at: int) -> int:  # type: ignore[type-arg]
+def by_ranges(writer: ledger.SendsWriter, step: tuple, at: int) -> int:  # type: ignore[type-arg]
     match step:
         case "sent", seqs, dues, place:
             writer.sent_many(seqs, np.arange(len(seqs)) + at if dues else 0, place, at, at)
@@ -38,7 +38,7 @@ def _many(writer: ledger.SendsWriter, step: tuple, at: int) -> int:  # type: ign
     return 0
 
 
-def _one_by_one(writer: ledger.SendsWriter, step: tuple, at: int) -> int:  # type: ignore[type-arg]
+def one_by_one(writer: ledger.SendsWriter, step: tuple, at: int) -> int:  # type: ignore[type-arg]
     match step:
         case "sent", seqs, dues, place:
             for nth, seq in enumerate(seqs):
@@ -57,7 +57,7 @@ def _one_by_one(writer: ledger.SendsWriter, step: tuple, at: int) -> int:  # typ
 @settings(deadline=None, max_examples=60)
 def test_sends_by_ranges_are_sends_one_by_one(steps: list[tuple]) -> None:  # type: ignore[type-arg]
     with tempfile.TemporaryDirectory() as folder:
-        ways = _many, _one_by_one
+        ways = by_ranges, one_by_one
         writers = [ledger.SendsWriter(Path(folder) / f"sends.{n}") for n in range(2)]
         for at, step in enumerate(steps, 100):
             said: list[int | str] = []

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mqtest import ledger, packing
 from mqtest.ledger import LATE_NS, SENDS, ReceiptsWriter, SendsWriter
 from mqtest.model import Outcome
+from tests.test_ledger_many import by_ranges, one_by_one
 from tests.test_packing import (
     ACKED,
     CHUNK,
@@ -265,31 +266,15 @@ PACKED = st.tuples(st.just("pack"))
 STEPS = st.one_of(FOLLOWING, SETTLED, ALL_SETTLED, SKIPPED, PACKED)
 
 
-def _by_ranges(writer: SendsWriter, step: tuple[Any, ...], at: int) -> int:
+def spelt(step: tuple[Any, ...], next_seq: int) -> list[tuple[Any, ...]]:
+    """As steps of test_ledger_many.py: sends go on behind the last one, as a producer's do, one range a place."""
     match step:
         case "sent", count, dues, places:
-            seqs = range(writer.next_seq, writer.next_seq + count)
-            for place in range(places):
-                writer.sent_many(seqs[place::places], at if dues else 0, place, at % 9, at)
+            seqs = range(next_seq, next_seq + count)
+            return [("sent", seqs[place::places], dues, place) for place in range(places)]
         case "settle", (first, by, n), outcome, offset:
-            return writer.settle_many(range(first, first + by * n, by), outcome, offset, 0, at)
-        case "skip", seq:
-            writer.skip(seq, at)
-    return 0
-
-
-def _one_by_one(writer: SendsWriter, step: tuple[Any, ...], at: int) -> int:
-    match step:
-        case "sent", count, dues, places:
-            first = writer.next_seq
-            for seq in range(first, first + count):
-                writer.sent(seq, at if dues else 0, (seq - first) % places, at % 9, at)
-        case "settle", (first, by, n), outcome, offset:
-            settle = writer.settle
-            return sum(settle(first + by * i, outcome, offset + i if offset >= 0 else -1, 0, at) for i in range(n))
-        case "skip", seq:
-            writer.skip(seq, at)
-    return 0
+            return [("settle", range(first, first + by * n, by), outcome, offset, -1)]
+    return [step]
 
 
 @given(st.lists(STEPS, max_size=25))
@@ -311,13 +296,14 @@ def test_ranges_in_a_ledger_that_is_packed_at_any_time_are_rows_one_by_one_in_on
             if step[0] == "pack":
                 packer.go_on(at)  # and what was packed the last time is given back
                 continue
-            said: list[int | str] = []
-            for way, writer in zip((_by_ranges, _one_by_one), writers, strict=True):
-                try:
-                    said.append(way(writer, step, at))
-                except ValueError as error:
-                    said.append(str(error))
-            assert said[0] == said[1]
+            for one in spelt(step, writers[0].next_seq):
+                said: list[int | str] = []
+                for way, writer in zip((by_ranges, one_by_one), writers, strict=True):
+                    try:
+                        said.append(way(writer, one, at))
+                    except ValueError as error:
+                        said.append(str(error))
+                assert said[0] == said[1]
             assert writers[0].counts == writers[1].counts
             assert writers[0].last_ack_ns == writers[1].last_ack_ns
         for writer in writers:

@@ -30,7 +30,7 @@ from mqtest.clients.kafka_codec import Cursor, MalformedError
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 """first offset, bytes after the length, leader epoch, format, CRC, attributes, last offset (from the first one), first
 and last time (ms), producer id, its epoch, first sequence, records"""
-NOBODY: Final = (-1, -1, -1)
+NOT_IDEMPOTENT: Final = (-1, -1, -1)
 """producer id, epoch and first sequence of a producer that is not idempotent"""
 _BEFORE_LENGTH: Final = 12
 _CRC_AT: Final = 17
@@ -42,7 +42,7 @@ _ROWS: Final = 8192
 """heads are made for so many records at a time, and kept"""
 
 
-def make(pieces: Sequence[Bodies], time_ms: int, producer: tuple[int, int, int] = NOBODY) -> memoryview:
+def make(pieces: Sequence[Bodies], time_ms: int, producer: tuple[int, int, int] = NOT_IDEMPOTENT) -> memoryview:
     """One batch of all these values, which have one size; `producer`: its id, epoch and the first sequence."""
     count, size = sum(len(piece) for piece in pieces), pieces[0].shape[1]
     values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -233,8 +233,6 @@ class Fetched(NamedTuple):
 
     place: int
     error: int
-    high_watermark: int
-    start: int
     records: memoryview
 
 
@@ -265,11 +263,12 @@ def read_fetch(cursor: Cursor) -> tuple[int, list[Fetched]]:
     cursor.number("i")  # session
     found = []
     for _ in _partitions(cursor):
-        place, code, high, _stable, start = (cursor.number(kind) for kind in "ihqqq")
+        place, code = cursor.number("i"), cursor.number("h")
+        cursor.raw(24)  # high watermark, last stable position, start of the log
         cursor.raw(16 * max(0, cursor.number("i")))  # aborted transactions
         cursor.number("i")  # another replica to read from
         records = memoryview(cursor.raw(max(0, cursor.number("i"))))
-        found.append(Fetched(place, code, high, start, records))
+        found.append(Fetched(place, code, records))
     return error, found
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from mqtest.bodies import Bodies
 from mqtest.clients import ClientError, Settle, SettleMany
-from mqtest.clients.kafka_batches import NOBODY, fitting, make
+from mqtest.clients.kafka_batches import NOT_IDEMPOTENT, fitting, make
 from mqtest.clients.kafka_codec import (
     Api,
     Cursor,
@@ -249,7 +249,7 @@ class WireProducer:
         self._waiting_bytes -= before - waiting.bytes
         waiting.since_ns = at_ns
         count = sum(map(len, runs))
-        producer = (*self._producer, waiting.sequence) if self._producer else NOBODY
+        producer = (*self._producer, waiting.sequence) if self._producer else NOT_IDEMPOTENT
         batch = make(bodies, time.time_ns() // NS_PER_MS, producer)
         settings, link = self._settings, waiting.link
         asked = link.ask(

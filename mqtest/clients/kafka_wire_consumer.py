@@ -44,7 +44,6 @@ class _Fetching:
         self.failed: str | None = None
         self._topic = wiring.topic
         self._settings = consumer_settings(wiring.consumer)
-        self._leaders = links
         self._positions = dict(positions)
         self.links = list({id(link): link for link in links.values()}.values())
         self._asked: dict[int, tuple[int, int]] = {}
