@@ -278,7 +278,7 @@ def spelt(step: tuple[Any, ...], next_seq: int) -> list[tuple[Any, ...]]:
 
 
 @given(st.lists(STEPS, max_size=25))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_ranges_in_a_ledger_that_is_packed_at_any_time_are_rows_one_by_one_in_one_that_never_is(
     steps: list[tuple[Any, ...]],
 ) -> None:
