@@ -153,6 +153,8 @@ class Server:
         self.epoch = 5
         self.not_yet = 0
         """so often the coordinator is not there yet"""
+        self.no_ids_yet = 0
+        """so often it has no producer id to give yet"""
         self.fetch_error = self.commit_error = 0
         self.cut_last = 0
         """bytes that are missing at the end of what is fetched"""
@@ -342,4 +344,7 @@ class Server:
     def _answer_22(self, reader: Reader) -> bytes:
         assert reader.text() is None
         reader.take("i")
+        if self.no_ids_yet:
+            self.no_ids_yet -= 1
+            return struct.pack(">ihqh", 0, 14, -1, -1)
         return struct.pack(">ihqh", 0, 0, 4711, 3)

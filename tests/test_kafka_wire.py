@@ -14,7 +14,7 @@ import pytest
 
 from mqtest import body, ledger
 from mqtest.bodies import encode_many
-from mqtest.clients import BlockConsumer, BlockProducer, ClientError, client, kafka_wire
+from mqtest.clients import BlockConsumer, BlockProducer, ClientError, client, kafka_producer_ids, kafka_wire
 from mqtest.clients.kafka_codec import VERSIONS, Error
 from mqtest.clients.kafka_wire import REFUSALS
 from mqtest.clock import wait_until
@@ -189,6 +189,44 @@ def test_a_leader_that_leads_no_longer_ends_the_client() -> None:
         assert "NOT_LEADER_OR_FOLLOWER (6)" in str(sender.client.failed)
         assert not sender.client.send(9, 0, b"x" * 64)
         assert not sender.client.send_many(range(9, 10), 1, np.zeros((1, 64), dtype=np.uint8))
+
+
+def test_a_broker_that_has_no_producer_id_yet_is_asked_again() -> None:
+    with Server() as server:
+        server.no_ids_yet = 2
+        with Sender(wiring(server)) as sender:
+            sender.send(range(3))
+            sender.until(lambda: len(sender.rows) == 3)
+        assert [api for api, _version in server.requests].count(22) == 3
+
+
+def test_a_broker_that_has_no_producer_id_in_time_is_told() -> None:
+    with Server() as server:
+        server.no_ids_yet = 1 << 30
+        with pytest.raises(ClientError, match=r"gives no producer id: COORDINATOR_LOAD_IN_PROGRESS \(14\)"):
+            Sender(wiring(server))
+
+
+def test_a_new_client_of_a_producer_raises_its_epoch_and_asks_for_no_id() -> None:
+    with Server() as server:
+        for number in (0, 0, 1):
+            with Sender(wiring(server), number=number) as sender:
+                sender.send(range(3))
+                sender.until(lambda sender=sender: len(sender.rows) == 3)
+        assert [api for api, _version in server.requests].count(22) == 2, "one for each number"
+        assert [(b.producer, b.epoch, b.sequence) for _, _, b in server.produced] == [
+            (4711, 3, 0),
+            (4711, 4, 0),
+            (4711, 3, 0),
+        ]
+
+
+def test_the_last_epoch_of_an_id_is_followed_by_a_new_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as server:
+        monkeypatch.setattr(kafka_producer_ids, "_LAST_EPOCH", 4)
+        for _ in range(3):
+            Sender(wiring(server)).client.close(0.1)
+        assert [api for api, _version in server.requests].count(22) == 2
 
 
 def test_after_refusals_an_idempotent_producer_goes_on_with_the_sequence_of_the_first() -> None:

@@ -26,22 +26,20 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from mqtest.bodies import Bodies
-from mqtest.clients import ClientError, Settle, SettleMany
+from mqtest.clients import Settle, SettleMany
 from mqtest.clients.kafka_batches import NOT_IDEMPOTENT, fitting, make
 from mqtest.clients.kafka_codec import (
     Api,
     Cursor,
     Error,
-    MalformedError,
     Stored,
-    init_producer_id,
     named,
     parsed,
     produce,
     read_produce,
-    read_producer_id,
 )
-from mqtest.clients.kafka_link import TRY_S, Link, close_all, connect, wait
+from mqtest.clients.kafka_link import Link, close_all, connect, wait
+from mqtest.clients.kafka_producer_ids import producer_id
 from mqtest.clients.kafka_wire_consumer import WireConsumer, WireReader
 from mqtest.clients.kafka_wire_settings import ProducerSettings, producer_settings
 from mqtest.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -327,22 +325,11 @@ def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> Wi
     settings = producer_settings(wiring.producer)
     links = connect(wiring, range(wiring.places), f"producer-{number}-{epoch}")
     try:
-        producer = _producer_id(next(iter(links.values()))) if settings.idempotent else None
+        producer = producer_id(next(iter(links.values())), wiring, number) if settings.idempotent else None
     except BaseException:
         close_all(links.values())
         raise
     return WireProducer(links, wiring, settle, settings, producer)
-
-
-def _producer_id(link: Link) -> tuple[int, int]:
-    """Id and epoch of a new idempotent producer; raises ClientError."""
-    try:
-        error, producer, epoch = parsed(link.call(Api.INIT_PRODUCER_ID, init_producer_id(), TRY_S), read_producer_id)
-    except MalformedError as malformed:
-        raise ClientError(f"{link.address}: {malformed}") from malformed
-    if error:
-        raise ClientError(f"{link.address} gives no producer id: {named(error)}")
-    return producer, epoch
 
 
 def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> WireConsumer:
