@@ -1,4 +1,4 @@
-"""Where recipes, scenarios, benchmarks and presets are: beside the package in a clone, inside it in a wheel."""
+"""Where recipes, scenarios and benchmarks are: beside the package in a clone, inside it in an installed wheel."""
 
 from __future__ import annotations
 
@@ -29,8 +29,3 @@ def scenarios() -> Path:
 def benchmarks() -> Path:
     """The folder with what `mqtest bench` measures."""
     return _shipped("benchmarks")
-
-
-def presets() -> Path:
-    """The folder with the requirements that `mqtest select` ships."""
-    return _shipped("presets")

@@ -36,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_carries_what_stands_in_the_tree(installed: Path) -> None:
-    for name in ("benchmarks", "compose", "presets", "scenarios"):
+    for name in ("benchmarks", "compose", "scenarios"):
         tree = {p.relative_to(ROOT / name) for p in (ROOT / name).rglob("*") if p.is_file()}
         shipped = {
             p.relative_to(installed / "mqtest/_data" / name)

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mqtest import paths, toml
+from mqtest import toml
 from mqtest.errors import UsageError
 from mqtest.select.needs import Need, parse
 from mqtest.select.ranking import PREFERENCES
+
+_PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ def preset(name: str) -> Requirements:
     known = [path.stem for path in _shipped()]
     if name not in known:
         raise UsageError(toml.unknown("preset", name, known))
-    return load(paths.presets() / f"{name}.toml")
+    return load(_PRESETS / f"{name}.toml")
 
 
 def presets() -> list[tuple[str, str, Requirements]]:
@@ -90,4 +92,4 @@ def _read(path: Path) -> _File:
 
 
 def _shipped() -> list[Path]:
-    return sorted(paths.presets().glob("*.toml"))
+    return sorted(_PRESETS.glob("*.toml"))
