@@ -38,7 +38,7 @@ COLUMNS: tuple[str, ...] = (
     "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "latency_ms_p999", "latency_ms_max",
     "fault_latency_ms_p50", "fault_latency_ms_p99", "fault_latency_ms_max",
     "delivery_latency_ms_p50", "delivery_latency_ms_p99",
-    "sustained_per_s",
+    "sustained_per_s", "searched_per_s",
     "load_25_latency_ms_p50", "load_25_latency_ms_p99", "load_25_latency_ms_p999", "load_25_latency_ms_max",
     "load_50_latency_ms_p50", "load_50_latency_ms_p99", "load_50_latency_ms_p999", "load_50_latency_ms_max",
     "load_75_latency_ms_p50", "load_75_latency_ms_p99", "load_75_latency_ms_p999", "load_75_latency_ms_max",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -46,9 +46,13 @@ def convert(table: Mapping[str, Any], kind: type[T], path: Path, at: str = "") -
 
 def unknown(what: str, name: str, allowed: list[str]) -> str:
     """The text for a name that is not in a set: what it is close to, and what is allowed."""
-    close = difflib.get_close_matches(name, allowed, 1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{what} {name!r} is not known{hint}; allowed: {', '.join(allowed)}"
+    return f"{what} {name!r} is not known{near(name, allowed)}; allowed: {', '.join(allowed)}"
+
+
+def near(name: str, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where none of them is close."""
+    close = difflib.get_close_matches(name, list(allowed), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _check_keys(table: Mapping[str, Any], kind: type, path: Path, at: str) -> None:

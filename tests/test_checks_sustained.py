@@ -138,6 +138,14 @@ class TestTheCheck:
         assert [line.partition(": ")[0] for line in finding.examples] == ["10 a second", "40 a second", "20 a second"]
         assert [line.endswith(": sustained") for line in finding.examples] == [True, False, True]
 
+    @pytest.mark.parametrize("found", [40.0, None])
+    def test_what_the_search_took_for_it_is_told_beside_it(self, tmp_path: Path, found: float | None) -> None:
+        searched = {"event": "searched", "t_ns": at(9), "rate_per_s": found, "trials": 1}
+        judged = judge(self.cell(tmp_path, steady(0, 2, 3, 10), trial(10, 2, 5), searched))
+        assert (judged.row["sustained_per_s"], judged.row["searched_per_s"]) == (10.0, found)
+        without = judge(self.cell(tmp_path / "without", steady(0, 2, 3, 10), trial(10, 2, 5)))
+        assert (without.row["sustained_per_s"], without.row["searched_per_s"]) == (10.0, None)
+
     def test_what_the_runner_thought_does_not_count(self, tmp_path: Path) -> None:
         thought = {**trial(40, 2, 5), "sustained": True, "why": None}
         judged = judge(self.cell(tmp_path, slow(0, 2, 3, 40, 20), thought))

@@ -38,7 +38,8 @@ from mqtest.watch import Watch
 from tests.run_dirs import make_cell, make_run
 
 COMMANDS = (
-    "run", "attach", "bench", "calibrate", "check", "report", "list", "doctor", "up", "down", "clean", "version",
+    "run", "attach", "bench", "calibrate", "check", "report", "select", "list", "doctor", "up", "down", "clean",
+    "version",
 )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def test_the_commands_are_these() -> None:
     assert tuple(sorted(cli.list_commands(click.Context(cli)))) == tuple(sorted(COMMANDS))
 
 
-@pytest.mark.parametrize("command", ["run", "attach", "bench", "check", "report", "up", "clean"])
+@pytest.mark.parametrize("command", ["run", "attach", "bench", "check", "report", "select", "up", "clean"])
 def test_help_of_a_command_that_takes_words_has_an_example(command: str) -> None:
     assert f"  mqtest {command} " in CliRunner().invoke(cli, [command, "--help"]).output
 

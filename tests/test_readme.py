@@ -17,6 +17,8 @@ HERE = (
     "mqtest run durability --dry-run",
     "mqtest check results/RUN",
     "mqtest report results/RUN",
+    "mqtest select results/RUN --need 'lost == 0 under power-cut all' --need ordered --need replay",
+    "mqtest select --presets",
     "mqtest clean --keep 5",
 )
 """in this order; RUN is the run that `self-test` left; run by test_self_test.py"""

@@ -8,6 +8,7 @@ broker says what it was configured with and which topics it knows. Rules:
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,7 @@ class RocketMQ:
         self._brokers = {f"{node.address}:{BROKER_PORT}": node for node in nodes if node.role == "broker"}
         self._static = rocketmq_static.asked(profile)
         self._links: dict[str, Link] = {}
+        self._spellings = itertools.cycle((f"{HA_PORT}", f"0{HA_PORT}"))
 
     def _call(
         self,
@@ -225,12 +227,14 @@ class RocketMQ:
     def _unready_yet(self) -> str | None:
         """What is missing while the group forms. Slaves that are not in sync are told where the master replicates
         from, as brokers tell each other; by themselves they ask the name server, every 10 s. Not before the master
-        has registered there: until then it may drop those that connect, and they wait for 5 s."""
+        has registered there: until then it may drop those that connect. One that was dropped waits for 5 s, or until
+        it is told another address (AutoSwitchHAClient.updateHaMasterAddress): so the port has two spellings."""
         missing = self._unready()
         if missing:
             replicas = self._replicas()
             master = str(replicas.get("masterAddress"))
-            told = {"masterAddress": master, "masterHaAddress": f"{master.rpartition(':')[0]}:{HA_PORT}"}
+            ha_address = f"{master.rpartition(':')[0]}:{next(self._spellings)}"
+            told = {"masterAddress": master, "masterHaAddress": ha_address}
             if all(self._routed(c) == master for c in self._coordinators):
                 for slave in replicas.get("notInSyncReplicas", ()):
                     with suppress(ClusterError):  # it is told again

@@ -113,8 +113,9 @@ def _near(history: History, span: tuple[int, int]) -> Columns:
 def sustained(history: History) -> Finding:
     """Messages a second: the highest rate that the cell's search tried and that its ledger shows to be sustained.
 
-    `not_sustained_per_s` is the lowest one above that. The examples say of every trial, in their order, what came of
-    it. None: nothing was tried, or nothing sustained.
+    `not_sustained_per_s` is the lowest one above that; `searched_per_s` what the search took for it, of which the loads
+    after it are shares. The examples say of every trial, in their order, what came of it. None: nothing was tried, or
+    nothing sustained.
     """
     held: list[float] = []
     failed: list[float] = []
@@ -126,9 +127,11 @@ def sustained(history: History) -> Finding:
         (held if why is None else failed).append(rate_per_s)
         lines.append(f"{rate_per_s:,.0f} a second: {why or 'sustained'}")
     above = [rate for rate in failed if rate > max(held, default=0.0)]
+    took = next((event["rate_per_s"] for event in history.events if event["event"] == "searched"), None)
     numbers = {
         "sustained_per_s": round(max(held), 1) if held else None,
         "not_sustained_per_s": round(min(above), 1) if above else None,
+        "searched_per_s": None if took is None else round(float(took), 1),
         "trials": len(lines) or None,
     }
     return Finding(check="sustained", count=None, numbers=numbers, examples=tuple(lines[-MOST_EXAMPLES:]))

@@ -3,7 +3,7 @@
 First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was
 run with, flattened: asked and effective settings, workload, phases, search, disks, versions, image, host, usage. The
 columns are the union over all cells, in an order that depends on their names alone. An empty field means not measured,
-or not there; never 0.
+or not there; never 0. `rows_of` reads it back: what is left out there is None.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mqtest.errors import UsageError
 from mqtest.judge import COLUMNS
+from mqtest.model import Verdict
 from mqtest.report.collect import JudgedCell
 
 _FACTS = (
@@ -32,6 +35,10 @@ _FACTS = (
     "usage",
 )
 """what of cell.json goes into the table, in this order"""
+_NEEDED = ("run", "cell", "broker", "profile", "fault", "verdict")
+"""a table without these columns is none of ours"""
+_TEXTS = ("run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "reason")
+_BOOLS = ("audit_complete", "fault_bit")
 
 
 def csv_text(cells: Sequence[JudgedCell]) -> str:
@@ -43,6 +50,43 @@ def csv_text(cells: Sequence[JudgedCell]) -> str:
     writer.writerow(columns)
     writer.writerows([_field(row.get(column)) for column in columns] for row in full)
     return out.getvalue()
+
+
+def rows_of(text: str, name: str) -> list[dict[str, object]]:
+    """The rows of such a text, with figures as numbers; what cell.json said stays text. `name` is of the file, for the
+    UsageError that a text which is no such table raises."""
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        missing = [column for column in _NEEDED if column not in (reader.fieldnames or ())]
+        if missing:
+            raise UsageError(f"{name}: no results.csv of mqtest: it has no column {missing[0]}")
+        return [_typed(fields, f"{name}, line {reader.line_num}") for fields in reader]
+    except csv.Error as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def _typed(fields: Mapping[str | Any, str | Any], where: str) -> dict[str, object]:
+    if None in fields or None in fields.values():
+        raise UsageError(f"{where}: not as many fields as columns")
+    return {column: _value(column, field, where) for column, field in fields.items()}
+
+
+def _value(column: str, field: str, where: str) -> object:
+    if column == "verdict":
+        if field not in list(Verdict):
+            raise UsageError(f"{where}: verdict: {field!r} is none; allowed: {', '.join(Verdict)}")
+        return Verdict(field)
+    if field == "" or column in _TEXTS or column not in COLUMNS:
+        return field or None
+    if column in _BOOLS and field in ("true", "false"):
+        return field == "true"
+    try:
+        number = int(field) if field.lstrip("-").isdecimal() else float(field)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{where}: {column}: {field!r} is no number")
+    return number
 
 
 def _columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
