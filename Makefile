@@ -18,13 +18,14 @@ venv:
 demo: setup ## set-up, then six cells on real brokers: who loses acknowledged messages when the power goes
 	$(BIN)/mqtest run scenarios/first-look.toml
 
-check: venv ## lint, types and the tests that need no Docker engine: under a minute
+check: venv ## lint, types and the tests that need no Docker engine: two minutes
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
 	$(BIN)/pytest -q -m "not docker and not ray" -n 4 --dist worksteal
 
 test: setup check ## set-up, then every check and test, those on real brokers too
-	$(BIN)/pytest -q -m "docker or ray"
+	$(BIN)/pytest -q -m "(docker or ray) and not alone" -n 2 --dist worksteal  # a cell mostly waits
+	$(BIN)/pytest -q -m alone
 
 uninstall: ## takes back what the set-up did: our containers and images, packages, sources, engine, .venv
 	@sh compose/setup.sh undo
