@@ -12,9 +12,9 @@ import mqtest
 PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
-    "body", "causes", "checks", "chunks", "clock", "columns", "deliveries", "durations", "errors", "fates", "fault_log",
-    "hdr", "history", "judge", "latency_log", "ledger", "model", "neighbourhood", "pacing", "packing", "paths",
-    "pieces", "progress", "report", "select", "series", "sift", "tables", "timeline", "totals", "verdict",
+    "body", "causes", "checks", "chunks", "clock", "columns", "curves", "deliveries", "durations", "errors", "fates",
+    "fault_log", "hdr", "history", "judge", "latency_log", "ledger", "model", "neighbourhood", "pacing", "packing",
+    "paths", "pieces", "progress", "report", "select", "series", "sift", "tables", "timeline", "totals", "verdict",
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 
