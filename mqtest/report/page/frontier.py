@@ -1,9 +1,10 @@
 """The safety–cost frontier: the strongest failure that each profile survived, against its throughput and its p99.
 
 Throughput is what the cells with a search sustained. The p99 is that at half of it; in a run without a search, that of
-the steady phase of the cells without a fault. A profile is on the frontier when no other survives as much and is
-faster. One that lost, or did not come back, under a weaker failure or under another one of the run is drawn hollow, and
-is on no frontier.
+the steady phase, which comes before the fault, so that it is the median over all cells of a profile.
+
+A profile is on the frontier when no other survives as much and is faster. One that lost, or did not come back, under a
+weaker failure or under another one of the run is drawn hollow, and is on no frontier.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mqtest.fault_log import NO_FAULT
 from mqtest.report.page.colours import BROKERS, broker_colour, ink
 from mqtest.report.page.svg import FONT_SIZE, Spec
 from mqtest.report.safety import STRENGTH, outcomes, proven
-from mqtest.report.summary import Group, Row, fault_of, groups, measured, profile_of
+from mqtest.report.summary import Group, Row, groups, measured, profile_of
 
 NONE_OF_THESE = "none of these"
 LEVELS = (NONE_OF_THESE, *reversed(STRENGTH))
@@ -73,14 +73,13 @@ def frontier(rows: Sequence[Row]) -> Frontier:
         if not told:
             continue
         mine = [row for row in rows if profile_of(row) == profile]
-        calm = [row for row in mine if fault_of(row) == NO_FAULT]
         points.append(
             Point(
                 profile=profile,
                 survived=next((fault for fault, survived in told.items() if all(survived)), NONE_OF_THESE),
                 lost_under=tuple(fault for fault, group in faults.items() if not all(outcomes(group))),
                 per_s=_middle(mine, _SUSTAINED),
-                p99_ms=_middle(mine, _AT_HALF) if searched else _middle(calm, _STEADY),
+                p99_ms=_middle(mine, _AT_HALF if searched else _STEADY),
             )
         )
     tried = {fault for faults in under.values() for fault in proven(faults)}
