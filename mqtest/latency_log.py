@@ -11,6 +11,7 @@ Sends are read in slices. What is kept of them is how many stand in each bucket 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -31,8 +32,8 @@ Counts = tuple[Ints, Ints]
 """keys in order, second x hdr.BUCKETS + bucket; and how many messages each has"""
 
 
-class _Second(NamedTuple):
-    """Or what is left of it at the end of a phase; times in ns."""
+class Second(NamedTuple):
+    """One, or what is left of it at the end of a phase; times in ns."""
 
     phase: str
     phase_ns: int
@@ -41,30 +42,50 @@ class _Second(NamedTuple):
     end_ns: int
 
 
-def lines(history: History) -> Iterator[str]:
-    """The whole log; nothing where no message was acked. Times count from the begin of the load."""
+@dataclass(frozen=True, slots=True)
+class Times:
+    """All response times of a cell: how many there are in each bucket of each second that has any."""
+
+    _seconds: Sequence[Second]
+    _counts: Counts
+
+    def by_second(self) -> Iterator[tuple[Second, HdrHistogram]]:
+        """The histogram of each second that has any, in order."""
+        keys, counts = self._counts
+        rows = np.searchsorted(keys, np.arange(len(self._seconds) + 1) * hdr.BUCKETS)
+        for second, (first, last) in zip(self._seconds, pairwise(rows), strict=True):
+            if last > first:
+                yield second, hdr.counted(keys[first:last] % hdr.BUCKETS, counts[first:last])
+
+
+def times(history: History) -> Times:
+    """Of all messages that were acked."""
     seconds = list(_seconds(history.events))
-    keys, counts = _counts(history, seconds)
-    if not len(keys):
-        return
-    rows = np.searchsorted(keys, np.arange(len(seconds) + 1) * hdr.BUCKETS)
-    begin_ns = seconds[int(keys[0]) // hdr.BUCKETS].phase_ns
-    yield from hdr.header(utc(history.events, begin_ns), f"response times in ns of {history.cell.get('id')}, by phase")
-    for second, (first, last) in zip(seconds, pairwise(rows), strict=True):
-        if last > first:
-            histogram = hdr.counted(keys[first:last] % hdr.BUCKETS, counts[first:last])
-            yield hdr.line(second.begin_ns - begin_ns, second.end_ns - second.begin_ns, histogram, second.phase)
+    return Times(seconds, _counts(history, seconds))
 
 
-def _seconds(events: Sequence[Mapping[str, Any]]) -> Iterator[_Second]:
+def lines(history: History, measured: Times | None = None) -> Iterator[str]:
+    """The whole log; nothing where no message was acked. Times count from the begin of the load. `measured`: `times` of
+    the same history, where they are there already."""
+    begin_ns = None
+    for second, histogram in (measured or times(history)).by_second():
+        if begin_ns is None:
+            begin_ns = second.phase_ns
+            yield from hdr.header(
+                utc(history.events, begin_ns), f"response times in ns of {history.cell.get('id')}, by phase"
+            )
+        yield hdr.line(second.begin_ns - begin_ns, second.end_ns - second.begin_ns, histogram, second.phase)
+
+
+def _seconds(events: Sequence[Mapping[str, Any]]) -> Iterator[Second]:
     """Of each phase, in order; one that nothing follows has no end, and is none."""
     for phase, after in pairwise(event for event in events if event["event"] == "phase"):
         begin_ns, end_ns = phase["t_ns"], after["t_ns"]
         for second_ns in range(begin_ns, end_ns, NS_PER_S):
-            yield _Second(str(phase.get("name")), begin_ns, second_ns, min(second_ns + NS_PER_S, end_ns))
+            yield Second(str(phase.get("name")), begin_ns, second_ns, min(second_ns + NS_PER_S, end_ns))
 
 
-def _counts(history: History, seconds: Sequence[_Second]) -> Counts:
+def _counts(history: History, seconds: Sequence[Second]) -> Counts:
     """Of the messages that fell due in these seconds, which follow one another, and were acked."""
     cuts = np.array(
         [second.begin_ns for second in seconds] + [second.end_ns for second in seconds[-1:]], dtype=np.int64

@@ -186,9 +186,15 @@ def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, i
         if part.injected_ns is not None and not part.turns:
             yield str(part), part.injected_ns, part.healed_ns
         yield from ((f"{part.action} of {node}", *turn) for node, turn in part.turns.items())
+    yield from members_away(events)
+    yield from leader_moves(events)
+
+
+def members_away(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int | None]]:
+    """Members of a cluster that is not ours: who was away, from when to when."""
     away: dict[str, int] = {}
     before: list[str] = []
-    leader, silent_ns = None, None
+    silent_ns = None
     for event in events:
         t_ns = event["t_ns"]
         since_ns = event.get("since_ns", t_ns)
@@ -203,13 +209,20 @@ def _happened(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, i
             away |= {name: since_ns for name in before if name not in now}
             yield from ((f"{name} away", away.pop(name), t_ns) for name in now if name in away)
             before = now
-        elif event["event"] == "leader" and event.get("node") is not None:
-            if leader not in (None, event["node"]):
-                yield f"{event['node']} leads instead of {leader}", since_ns, t_ns
-            leader = event["node"]
     yield from ((f"{name} away", began, None) for name, began in away.items())
     if silent_ns is not None:
         yield "nobody answered", silent_ns, None
+
+
+def leader_moves(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int, int]]:
+    """Who leads place 0 instead of whom; when it was last seen otherwise, and when it was seen."""
+    leader = None
+    for event in events:
+        if event["event"] == "leader" and event.get("node") is not None:
+            if leader not in (None, event["node"]):
+                t_ns: int = event["t_ns"]
+                yield f"{event['node']} leads instead of {leader}", event.get("since_ns", t_ns), t_ns
+            leader = event["node"]
 
 
 def _longest(by_place: Sequence[Ints], began: int, ended: int) -> float | None:

@@ -224,8 +224,9 @@ def test_run_prints_the_table_and_the_files(
     assert main(run_words(tmp_path, "--keep")) == 0
     captured = capsys.readouterr()
     assert "kept" in captured.out
-    assert captured.out.splitlines()[-3:] == [
-        str(tmp_path / "the-run" / name) for name in ("results.csv", "report.md", "junit.xml")
+    assert captured.out.splitlines()[-5:] == [
+        str(tmp_path / "the-run" / name)
+        for name in ("results.csv", "report.md", "report.html", "matrix.svg", "junit.xml")
     ]
     assert f"results in {tmp_path / 'the-run'}" in captured.err
     assert runner.asked["keep"] is True

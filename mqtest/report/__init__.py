@@ -1,4 +1,5 @@
-"""Judged cells → what a person reads: results.csv, report.md, junit.xml, and the table on the terminal.
+"""Judged cells → what a person reads: results.csv, report.md, report.html and its pictures, junit.xml, and the table
+on the terminal.
 
 Offline: needs only the files of a run. One module a format, each a function from cells to text; `summary` has the
 figures and words that the formats share. Nothing here prints.
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from mqtest import __version__
 from mqtest.report import terminal
+from mqtest.report.bare import collect_bare, is_bare
 from mqtest.report.collect import (
     Collected,
     cell_folders,
@@ -21,13 +23,14 @@ from mqtest.report.collect import (
     differences,
     judge_cell,
     lost_hosts,
-    store_latencies,
+    measure,
     store_verdict,
     write,
 )
 from mqtest.report.csv_table import csv_text
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
+from mqtest.report.page import page, stills
 from mqtest.report.summary import Row, exit_code, groups, teeth
 from mqtest.report.surprises import must_lose
 from mqtest.report.unavailable import timelines_text
@@ -65,20 +68,28 @@ class CheckReport:
 
 def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
     """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict and its
-    latencies beside its cell, and write results.csv, report.md and junit.xml into `out_dir`.
+    latencies beside its cell, and write results.csv, report.md, report.html, matrix.svg, frontier.svg (where there is a
+    frontier) and junit.xml into `out_dir`. Of runs of which only results.csv is left: the page and the pictures alone.
 
     Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
     """
-    collected = collect(run_dirs)
-    for cell in collected.cells:
-        store_verdict(cell)
-        store_latencies(cell)
+    bare = any(is_bare(path) for path in run_dirs)
+    collected = collect_bare(run_dirs) if bare else collect(run_dirs)
     title = _title(collected)
-    texts = {
-        "results.csv": csv_text(collected.cells),
-        "report.md": markdown_text(collected, __version__),
-        "junit.xml": junit_text(title, collected.cells, collected.unfinished),
-    }
+    pictures = stills(collected)
+    if bare:
+        texts = {"report.html": page(collected, {}, __version__), **pictures}
+    else:
+        for cell in collected.cells:
+            store_verdict(cell)
+        curves = {cell.folder: measure(cell) for cell in collected.cells}
+        texts = {
+            "results.csv": csv_text(collected.cells),
+            "report.md": markdown_text(collected, __version__, tuple(pictures)),
+            "report.html": page(collected, curves, __version__),
+            **pictures,
+            "junit.xml": junit_text(title, collected.cells, collected.unfinished),
+        }
     for name, text in texts.items():
         write(out_dir / name, text)
     all_groups = groups(collected.rows)

@@ -15,6 +15,7 @@ from typing import Any
 
 from mqtest import history as histories
 from mqtest import latency_log
+from mqtest.curves import Curves, curves
 from mqtest.errors import LedgerError, MqtestError, UsageError
 from mqtest.judge import judge
 from mqtest.ledger import read_cell, read_record
@@ -44,6 +45,8 @@ class JudgedCell:
     timeline: Timeline | None = None
     neighbourhoods: Mapping[str, tuple[Neighbourhood, ...]] = field(default_factory=dict)
     """by check, see Judgement"""
+    ledger: bool = True
+    """False: nothing is left of it but its row (bare.py)"""
 
     @property
     def id(self) -> str:
@@ -143,15 +146,20 @@ def store_verdict(cell: JudgedCell) -> None:
     write(cell.folder / VERDICT, json.dumps(_as_stored(cell), indent=1, default=str) + "\n")
 
 
-def store_latencies(cell: JudgedCell) -> None:
-    """Write the cell's latency.hlog: its response times by phase and second (latency_log.py). A cell whose ledger
-    cannot be read, or in which nothing was acknowledged, has none."""
+def measure(cell: JudgedCell) -> Curves | None:
+    """Write the cell's latency.hlog, its response times by phase and second (latency_log.py), and tell what its
+    pictures are drawn from. None for a cell whose ledger cannot be read, or whose load did not come to its end; where
+    nothing was acknowledged there is no log."""
     try:
-        lines = list(latency_log.lines(histories.load(cell.folder)))
+        history = histories.load(cell.folder)
+        times = latency_log.times(history)
+        lines = list(latency_log.lines(history, times))
+        drawn = curves(history, times)
     except LedgerError:
-        return  # the judgement says so
+        return None  # the judgement says so
     if lines:
         write(cell.folder / LATENCIES, "".join(f"{line}\n" for line in lines))
+    return drawn
 
 
 def differences(cell: JudgedCell) -> list[str]:

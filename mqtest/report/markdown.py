@@ -59,8 +59,8 @@ _HOW_TO_READ = """\
 - Over repeats a figure is the median, with the worst in parentheses. A dash means not measured, never 0."""  # noqa: E501 - prose
 
 
-def markdown_text(collected: Collected, mqtest_version: str) -> str:
-    """The whole file."""
+def markdown_text(collected: Collected, mqtest_version: str, pictures: Sequence[str] = ()) -> str:
+    """The whole file; `pictures`: the files of these that lie beside it."""
     all_groups = groups(collected.rows)
     scenario = _scenario(collected)
     floor = floor_text(collected)
@@ -72,9 +72,17 @@ def markdown_text(collected: Collected, mqtest_version: str) -> str:
         "## The answer\n\n" + _answer(all_groups),
         section("### What it costs, in the steady phase", bullets(cost(collected.rows)), floor),
         section("### Who was the limit, in the steady phase", limits_text(collected.cells)),
-        section("## Verdicts", matrix_text(all_groups), controls_text(collected, all_groups)),
+        section(
+            "## Verdicts",
+            _picture(pictures, "matrix.svg", "the verdicts of the tables below"),
+            matrix_text(all_groups),
+            controls_text(collected, all_groups),
+        ),
         throughput_text(collected.cells, floor),
         safety_text(collected.cells),
+        _picture(
+            pictures, "frontier.svg", "the strongest failure that each profile survived, against throughput and p99"
+        ),
         unavailable_text(collected.cells, floor),
         "## The table\n\n" + table(HEADERS, [figures(group) for group in all_groups]),
         floor,
@@ -89,6 +97,10 @@ def markdown_text(collected: Collected, mqtest_version: str) -> str:
     if len(whole) > _MOST_BYTES:
         text = whole[:_MOST_BYTES].decode(errors="ignore") + "\n\n(cut here: the rest is in results.csv)\n"
     return text
+
+
+def _picture(pictures: Sequence[str], name: str, words: str) -> str:
+    return f"![{words}]({name})" if name in pictures else ""
 
 
 def _scenario(collected: Collected) -> Mapping[str, Any]:

@@ -44,19 +44,23 @@ def safety_text(cells: Sequence[JudgedCell]) -> str:
     return section("## Cost of safety", _RULE, table(headers, rows))
 
 
+def proven(under: Mapping[str, Group]) -> dict[str, list[bool]]:
+    """Fault, the strongest first → of each cell that proves something, whether the profile survived in it."""
+    return {fault: found for fault in STRENGTH if fault in under and (found := outcomes(under[fault]))}
+
+
 def survival(under: Mapping[str, Group]) -> tuple[str, str]:
     """`power-cut:all (3 of 3)`, and what it did not survive, `kill:leader (1 of 3)` where one of three cells did."""
-    proven = {fault: _proven(under[fault]) for fault in STRENGTH if fault in under}
-    told = {fault: outcomes for fault, outcomes in proven.items() if outcomes}
+    told = proven(under)
     if not told:
         return NOT_MEASURED, NOT_MEASURED
-    words = {fault: f"{code(fault)} ({sum(outcomes)} of {len(outcomes)})" for fault, outcomes in told.items()}
-    survived = [words[fault] for fault, outcomes in told.items() if all(outcomes)]
-    lost = [words[fault] for fault, outcomes in told.items() if not all(outcomes)]
+    words = {fault: f"{code(fault)} ({sum(found)} of {len(found)})" for fault, found in told.items()}
+    survived = [words[fault] for fault, found in told.items() if all(found)]
+    lost = [words[fault] for fault, found in told.items() if not all(found)]
     return survived[0] if survived else "none of these", ", ".join(lost) or NO_FAULT
 
 
-def _proven(group: Group) -> list[bool]:
+def outcomes(group: Group) -> list[bool]:
     """Of each cell that proves something, whether the profile survived in it."""
     dead = [row for row in group.rows if verdict_of(row) is Verdict.DEAD]
     alive = [row for row in group.proven if verdict_of(row) is not Verdict.DEAD]
