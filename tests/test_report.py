@@ -561,8 +561,8 @@ def test_render_of_a_run_writes_the_files_and_a_verdict_beside_each_cell(tmp_pat
     make_cell(run_dir, "003", finished=False)
     report = render([run_dir], run_dir)
     assert (report.exit_code, report.unfinished, report.notes) == (2, ("003",), ())
-    written = ["results.csv", "report.md", "report.html", "matrix.svg", "junit.xml"]
-    assert [path.name for path in report.files] == written, "nobody measured what a frontier is made of"
+    written = ["results.csv", "report.md", "report.html", "matrix.svg", "frontier.svg", "junit.xml"]
+    assert [path.name for path in report.files] == written
     assert [name for name in written if not (run_dir / name).is_file()] == []
     assert "](matrix.svg)" in (run_dir / "report.md").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO((run_dir / "results.csv").read_text(encoding="utf-8"))))
