@@ -38,7 +38,8 @@ from mqtest.watch import Watch
 from tests.run_dirs import make_cell, make_run
 
 COMMANDS = (
-    "run", "attach", "bench", "calibrate", "check", "report", "list", "doctor", "up", "down", "clean", "version",
+    "run", "attach", "bench", "calibrate", "check", "compare", "report", "list", "doctor", "up", "down", "clean",
+    "version",
 )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def test_the_commands_are_these() -> None:
     assert tuple(sorted(cli.list_commands(click.Context(cli)))) == tuple(sorted(COMMANDS))
 
 
-@pytest.mark.parametrize("command", ["run", "attach", "bench", "check", "report", "up", "clean"])
+@pytest.mark.parametrize("command", ["run", "attach", "bench", "check", "compare", "report", "up", "clean"])
 def test_help_of_a_command_that_takes_words_has_an_example(command: str) -> None:
     assert f"  mqtest {command} " in CliRunner().invoke(cli, [command, "--help"]).output
 
@@ -223,8 +224,8 @@ def test_run_prints_the_table_and_the_files(
     assert main(run_words(tmp_path, "--keep")) == 0
     captured = capsys.readouterr()
     assert "kept" in captured.out
-    assert captured.out.splitlines()[-3:] == [
-        str(tmp_path / "the-run" / name) for name in ("results.csv", "report.md", "junit.xml")
+    assert captured.out.splitlines()[-4:] == [
+        str(tmp_path / "the-run" / name) for name in ("results.csv", "results.parquet", "report.md", "junit.xml")
     ]
     assert f"results in {tmp_path / 'the-run'}" in captured.err
     assert runner.asked["keep"] is True

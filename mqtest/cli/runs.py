@@ -134,7 +134,9 @@ def check(folders: tuple[Path, ...]) -> int:
     "--out", type=FOLDER, help="Where the report goes. [default: DIR; for several, `merged` beside the first]"
 )
 def report_command(folders: tuple[Path, ...], out: Path | None) -> int:
-    """Judge the cells of DIR... again and write results.csv, report.md and junit.xml; several DIR are merged.
+    """Judge the cells of DIR... again and write results.csv, results.parquet, report.md and junit.xml.
+
+    Several DIR are merged.
 
     \b
     Examples:

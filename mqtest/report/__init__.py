@@ -1,4 +1,5 @@
-"""Judged cells → what a person reads: results.csv, report.md, junit.xml, and the table on the terminal.
+"""Judged cells → what a person reads: results.csv, results.parquet, report.md, junit.xml, and the table on the
+terminal; two runs → what got worse (compare.py).
 
 Offline: needs only the files of a run. One module a format, each a function from cells to text; `summary` has the
 figures and words that the formats share. Nothing here prints.
@@ -25,7 +26,7 @@ from mqtest.report.collect import (
     store_verdict,
     write,
 )
-from mqtest.report.csv_table import csv_text
+from mqtest.report.csv_table import csv_text, parquet_bytes
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
 from mqtest.report.summary import Row, exit_code, groups, teeth
@@ -65,7 +66,7 @@ class CheckReport:
 
 def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
     """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict and its
-    latencies beside its cell, and write results.csv, report.md and junit.xml into `out_dir`.
+    latencies beside its cell, and write results.csv, results.parquet, report.md and junit.xml into `out_dir`.
 
     Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
     """
@@ -74,13 +75,14 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
         store_verdict(cell)
         store_latencies(cell)
     title = _title(collected)
-    texts = {
+    contents: dict[str, str | bytes] = {
         "results.csv": csv_text(collected.cells),
+        "results.parquet": parquet_bytes(collected.cells),
         "report.md": markdown_text(collected, __version__),
-        "junit.xml": junit_text(title, collected.cells, collected.unfinished),
+        "junit.xml": junit_text(title, collected),
     }
-    for name, text in texts.items():
-        write(out_dir / name, text)
+    for name, content in contents.items():
+        write(out_dir / name, content)
     all_groups = groups(collected.rows)
     return RunReport(
         out_dir=out_dir,
@@ -90,7 +92,7 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
         exit_code=exit_code(collected.rows, len(collected.unfinished)),
         table=terminal.table(all_groups, title),
         attached=timelines_text([cell for cell in collected.cells if "attached" in cell.facts]),
-        files=tuple(out_dir / name for name in texts),
+        files=tuple(out_dir / name for name in contents),
     )
 
 

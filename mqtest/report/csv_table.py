@@ -1,9 +1,10 @@
-"""results.csv: one row a cell, for spreadsheets and scripts.
+"""results.csv: one row a cell, for spreadsheets and scripts; and read again, for `mqtest compare`.
 
 First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was
 run with, flattened: asked and effective settings, workload, phases, search, disks, versions, image, host, usage. The
 columns are the union over all cells, in an order that depends on their names alone. An empty field means not measured,
-or not there; never 0.
+or not there; never 0. results.parquet has the same rows: text where there is text (so of all that the cell was run
+with), whole numbers of what is counted, and floating ones of what has a unit of time or is a rate.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mqtest.errors import UsageError
 from mqtest.judge import COLUMNS
+from mqtest.model import Verdict
 from mqtest.report.collect import JudgedCell
 
 _FACTS = (
@@ -32,17 +36,85 @@ _FACTS = (
     "usage",
 )
 """what of cell.json goes into the table, in this order"""
+_TEXT = ("run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "verdict",
+         "reason")  # fmt: skip
+_YES_OR_NO = ("audit_complete", "fault_bit")
+_WITH_UNIT = re.compile(r"_(s|ms|us|ppm|cores|per)(_|$)")
+"""names of COLUMNS that are no whole numbers"""
+_NEEDED = ("broker", "profile", "fault", "verdict")
 
 
 def csv_text(cells: Sequence[JudgedCell]) -> str:
     """The whole file; lines end in a newline."""
-    full = [{**cell.row, **_facts(cell.facts)} for cell in cells]
-    columns = _columns(full)
+    columns, full = _table(cells)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_field(row.get(column)) for column in columns] for row in full)
     return out.getvalue()
+
+
+def parquet_bytes(cells: Sequence[JudgedCell]) -> bytes:
+    """The same table as a Parquet file; the types of its columns depend on their names alone."""
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {"text": pyarrow.string(), "flag": pyarrow.bool_(), "whole": pyarrow.int64(), "real": pyarrow.float64()}
+    columns, full = _table(cells)
+    arrays = []
+    for column in columns:
+        kind = _kind(column)
+        values: list[object] = [row.get(column) for row in full]
+        if kind == "text":
+            values = [_field(value) or None for value in values]
+        arrays.append(pyarrow.array(values, kinds[kind]))
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table(arrays, names=columns), out)
+    return out.getvalue()
+
+
+def csv_rows(text: str, name: str) -> list[dict[str, object]]:
+    """The rows of a results.csv: figures as numbers, flags as bool, all else as text, what is empty as None. Raises
+    UsageError, which names the file, for what is none."""
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [column for column in _NEEDED if column not in (reader.fieldnames or ())]
+    if missing:
+        raise UsageError(f"{name}: no results.csv of mqtest: it has no column {', '.join(missing)}")
+    rows = []
+    for number, fields in enumerate(reader, 2):
+        if None in fields:
+            raise UsageError(f"{name}: line {number}: more fields than columns")
+        try:
+            row = {column: _value(column, field) for column, field in fields.items()}
+            Verdict(str(row["verdict"]))
+        except ValueError as error:
+            raise UsageError(f"{name}: line {number}: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def _table(cells: Sequence[JudgedCell]) -> tuple[list[str], list[dict[str, object]]]:
+    """Columns and rows."""
+    full = [{**cell.row, **_facts(cell.facts)} for cell in cells]
+    return _columns(full), full
+
+
+def _kind(column: str) -> str:
+    if column not in COLUMNS or column in _TEXT:
+        return "text"
+    if column in _YES_OR_NO:
+        return "flag"
+    return "real" if _WITH_UNIT.search(column) else "whole"
+
+
+def _value(column: str, field: str | None) -> object:
+    """Of one field; a figure that is none raises ValueError."""
+    kind = _kind(column)
+    if not field:
+        return None
+    if kind == "text":
+        return field
+    return field == "true" if kind == "flag" else float(field) if kind == "real" else int(float(field))
 
 
 def _columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
