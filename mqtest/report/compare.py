@@ -317,19 +317,24 @@ def _without_proof(both: Sequence[tuple[Group, Group]]) -> Iterator[Change]:
 
 
 def _alone(before: Mapping[tuple[str, str], Group], after: Mapping[tuple[str, str], Group]) -> Iterator[Change]:
-    """Of the groups on one side."""
-    for key, group in after.items():
-        if key not in before:
-            yield _unheld(group, "only in NEW")
-    gone = [_where(group) for key, group in before.items() if key not in after]
-    if gone:
-        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
-        yield Change(weight=Weight.NOTE, where="", what=f"only in OLD: {', '.join(gone[:3])}{more}")
+    """Of the groups on one side: a line for each that is bad in NEW, and one for all others of a side."""
+    mine = [group for key, group in after.items() if key not in before]
+    yield from (_unheld(group, "only in NEW") for group in mine if _bad(group))
+    gone = [group for key, group in before.items() if key not in after]
+    for side, those in (("NEW", [group for group in mine if not _bad(group)]), ("OLD", gone)):
+        more = f" and {len(those) - 3} more" if len(those) > 3 else ""
+        if those:
+            names = ", ".join(map(_where, those[:3]))
+            yield Change(weight=Weight.NOTE, where="", what=f"only in {side}: {names}{more}")
+
+
+def _bad(group: Group) -> list[Row]:
+    return [row for row in group.rows if verdict_of(row) in (Verdict.BROKEN, Verdict.DEAD)]
 
 
 def _unheld(new: Group, why: str) -> Change:
     """A group that there is nothing to hold against."""
-    bad = [row for row in new.rows if verdict_of(row) in (Verdict.BROKEN, Verdict.DEAD)]
+    bad = _bad(new)
     weight = Weight.NOT_COMPARED if bad else Weight.NOTE
     reason = f" ({_reason(bad[0])})" if bad else ""
     return _change(new, weight, f"{why}: {_verdicts_of(new)}{reason}", "verdict", bad)
