@@ -14,7 +14,8 @@ PACKAGE = Path(mqtest.__file__).parent
 OFFLINE = {
     "body", "causes", "checks", "chunks", "clock", "columns", "deliveries", "durations", "errors", "fates", "fault_log",
     "hdr", "history", "judge", "latency_log", "ledger", "model", "neighbourhood", "pacing", "packing", "paths",
-    "pieces", "progress", "report", "select", "series", "sift", "tables", "timeline", "totals", "verdict",
+    "pieces", "progress", "report", "select", "series", "sift", "tables", "timeline", "totals",
+    "user_judgement", "verdict",
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 
