@@ -9,6 +9,9 @@
                                                                           │
       offline half (needs only files):  history (fates) → checks (findings) → verdict → report
 
+A user's own tests stand on the same ground: pytest_plugin brings a cluster up (testbed), breaks it and audits it, while
+their code produces and consumes and tells the ledger (user_ledger); what came of it is in user_judgement.
+
 Each step is a plain call on the previous one's result. The offline half never imports the live half
 (tests/test_architecture.py reads the imports), so that an old run can be judged again when a check gets better.
 """

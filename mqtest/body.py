@@ -1,4 +1,5 @@
-"""The body of a message: a fixed header in hexadecimal, then filler; printable ASCII throughout.
+"""The body of a message: a fixed header in hexadecimal, then filler, printable ASCII throughout; or, in a test of a
+user's own, what they send (`wrap`).
 
     0      4          12         20         28         44         52       64
     │ MQT1 │ run      │ producer │ seq      │ due_ns   │ crc32    │ dashes │ filler …
@@ -42,6 +43,18 @@ def encode(run: int, producer: int, seq: int, due_ns: int, size: int) -> bytes:
     filler = FILLER[start : start + rest] if rest < BLOCK_BYTES else (FILLER * (rest // BLOCK_BYTES + 1))[:rest]
     tail = _DASHES + filler
     return b"%b%08x%b" % (head, crc32(tail, crc32(head)), tail)
+
+
+def wrap(run: int, producer: int, seq: int, payload: bytes) -> bytes:
+    """The body of one message that carries a payload of somebody else's in place of the filler."""
+    head = b"MQT1%08x%08x%08x%016x" % (run, producer, seq, 0)
+    tail = _DASHES + payload
+    return b"%b%08x%b" % (head, crc32(tail, crc32(head)), tail)
+
+
+def payload(body: bytes) -> bytes:
+    """What `wrap` wrapped."""
+    return body[HEADER_BYTES:]
 
 
 def decode(body: bytes) -> Header | None:

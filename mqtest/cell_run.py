@@ -6,40 +6,35 @@ A cell with a search has no fault, and the phases of search_run.py in place of `
 
 Rules:
 - The ledger is all that the cell leaves; a failure of ours is an event (`failed`) in it: the cell is then `unknown`.
-- Undo belongs to do: everything that is brought up registers its removal first, and every way out runs it.
-- A cluster that does not recover although disks, network and engine are proven whole is an event (`dead`).
+- Undo belongs to do: everything that is brought up registers its removal first, and every way out runs it. How the
+  cluster is brought up, awaited and taken down is in standing.py.
 """
 
 from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mqtest import host, search_run
-from mqtest.brokers import Broker, broker_module
+from mqtest.brokers import Broker
 from mqtest.clients import client
-from mqtest.clock import NS_PER_S, now_ns
+from mqtest.clock import now_ns
 from mqtest.cluster import Cluster
-from mqtest.errors import ClusterError, EngineError, LedgerError, MqtestError, WaitTimeout
+from mqtest.errors import ClusterError, EngineError, LedgerError, MqtestError
 from mqtest.fault_run import FaultRun, watching_leader
 from mqtest.journal import Journal
 from mqtest.judge import judge
-from mqtest.last_words import said, telling
 from mqtest.ledger import write_cell
 from mqtest.load import Load
-from mqtest.model import Cell, Verdict
-from mqtest.nodes import bring_up
+from mqtest.model import Cell
 from mqtest.schedule import timeline
+from mqtest.standing import Standing
 from mqtest.targets import Stand
 from mqtest.watch import CellWatch
-
-_REJOIN_S = 20.0
-"""at most, for all nodes to be up again before the next one is restarted"""
 
 
 class CellRun:
@@ -53,7 +48,6 @@ class CellRun:
         self._held_as = held_as or run_id
         self._cell = cell
         self._folder = folder
-        self._keep = keep
         self._record: dict[str, Any] = record(run_id, cell)
         for part in ("ledger", "logs"):
             (folder / part).mkdir(parents=True)
@@ -68,6 +62,15 @@ class CellRun:
             phases=cell.phases,
             journal=self._journal,
             watch=watch,
+        )
+        self._standing = Standing(
+            cell,
+            folder,
+            self._journal,
+            self._record,
+            held_as=self._held_as,
+            keep=keep,
+            look=self._load.look,
         )
 
     def run(self) -> None:
@@ -97,7 +100,7 @@ class CellRun:
     def _live(self, stack: ExitStack) -> None:
         cell = self._cell
         self.phase("up")
-        cluster, broker = self._up(stack)
+        cluster, broker = self._standing.up(stack)
         stack.callback(self._load.close)
         with self._journal.stage("first ack"):
             self._load.probe(broker.wiring())
@@ -113,47 +116,6 @@ class CellRun:
         self._search_disks(cluster)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
         self.phase("down")
-
-    def _up(self, stack: ExitStack) -> tuple[Cluster, Broker]:
-        cell = self._cell
-        with self._journal.stage("containers"):
-            cluster = bring_up(cell, self._held_as, self._folder, self._journal.note)
-        stack.callback(self._down, cluster)
-        self._record["image"] = dict(cluster.image)
-        broker = self._connect(cluster)
-        stack.callback(broker.close)
-        with self._journal.stage("nodes"):
-            self._await_nodes(cluster, broker)
-        with self._journal.stage("places"):
-            broker.create_places()
-            if not cell.hasty:
-                broker.settle()
-            if cell.workload.transformers:
-                broker.create_output()  # type: ignore[attr-defined]  # scenario.py admits only brokers that have it
-            broker.await_ready(cell.phases.up_s)
-        with self._journal.stage("settings"):
-            self._record["versions"] = {"broker": broker.version(), **host.client_versions()}
-            self._record["effective"] = dict(broker.effective())
-        write_cell(self._folder, self._record)
-        return cluster, broker
-
-    def _connect(self, cluster: Cluster) -> Broker:
-        cell = self._cell
-        return broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places)
-
-    def _await_nodes(self, cluster: Cluster, broker: Broker) -> None:
-        """A node that exits while it starts ends the wait; its last words are in the error."""
-        deadline = now_ns() + int(self._cell.phases.up_s * NS_PER_S)
-        while True:
-            gone = cluster.exited()
-            if gone:
-                raise ClusterError(f"ended while starting: {self._last_words(cluster, gone)}")
-            try:
-                broker.await_nodes(5.0)
-                return
-            except (WaitTimeout, ClusterError):
-                if now_ns() > deadline:
-                    raise
 
     def _run_load(self, cluster: Cluster, broker: Broker) -> None:
         phases = self._cell.phases
@@ -186,57 +148,10 @@ class CellRun:
             broker=broker,
             workers=self._load.workers,
             rng=random.Random(cell.seed),
-            await_ready=lambda: self._recover(cluster, broker),
+            await_ready=lambda: self._standing.recover(cluster, broker),
         )
-        with watching_leader(lambda: self._connect(cluster), self):
+        with watching_leader(lambda: self._standing.connect(cluster), self):
             FaultRun(stand, self, cell.fault, cell.phases.hold_s, cell.settings).run()
-
-    def _recover(self, cluster: Cluster, broker: Broker) -> None:
-        """Until every replica is in sync. A cluster that stays away is `dead`; then every node is restarted, as an
-        operator would in the end, so that its loss can be judged all the same. Raises ClusterError when that does not
-        bring it back either, or when disks, network or engine are not whole."""
-        gone, why = self._await_sync(cluster, broker)
-        if why is None:
-            return
-        if (broken := cluster.whole()) is not None:
-            raise ClusterError(f"{why} ({broken})")
-        self.event("dead", nodes=sorted(gone), why=why)
-        self._restart(cluster, broker)
-        _gone, still = self._await_sync(cluster, broker)
-        if still is not None:
-            raise ClusterError(f"{still}, nor after a restart of every node")
-
-    def _await_sync(self, cluster: Cluster, broker: Broker) -> tuple[Mapping[str, int], str | None]:
-        """The nodes that ended meanwhile, and why the cluster is not in sync again; None: it is."""
-        deadline = now_ns() + int(self._cell.phases.recover_s * NS_PER_S)
-        gone: Mapping[str, int] = {}
-        why = ""
-        while now_ns() < deadline:
-            gone = cluster.exited()
-            if gone:
-                why = f"these ended by themselves: {self._last_words(cluster, gone)}"
-                break
-            try:
-                broker.await_ready(5.0)
-            except (WaitTimeout, ClusterError) as error:
-                why = str(error)
-                self._load.look()
-                continue
-            return gone, None
-        return gone, f"not in sync again within {self._cell.phases.recover_s:g} s of the heal: {why}"
-
-    def _restart(self, cluster: Cluster, broker: Broker) -> None:
-        """One node after the other, each awaited for a while."""
-        self._journal.note("it did not come back by itself: restarting every node")
-        names = [node.name for node in cluster.nodes]
-        cluster.start(names)
-        for name in names:
-            cluster.stop([name])
-            cluster.start([name])
-            with suppress(WaitTimeout, ClusterError):
-                broker.await_nodes(_REJOIN_S)
-            self._load.look()
-        self.event("restarted", nodes=names)
 
     def _tell_flush_times(self, cluster: Cluster) -> None:
         """How fast the nodes' disks flush, with no load on them yet."""
@@ -268,25 +183,6 @@ class CellRun:
         with suppress(ClusterError, EngineError), self._journal.stage("search"):  # a figure more or less
             found = cluster.messages_on_disk(self._run_number, self._cell.workload.size_bytes)
             self.event("on disk", nodes={name: dict(producers) for name, producers in found.items()})
-
-    def _down(self, cluster: Cluster) -> None:
-        cluster.save_logs(self._folder / "logs")
-        if self._keep and judge(self._folder).verdict not in (Verdict.KEPT, Verdict.LOST_AS_DOCUMENTED):
-            addresses = ", ".join(f"{n.name} {n.address}" for n in cluster.nodes)
-            self._journal.note(f"left up: {addresses}; `mqtest down` removes it")
-            return
-        with self._journal.stage("down"):
-            cluster.down()
-
-    def _last_words(self, cluster: Cluster, gone: Mapping[str, int]) -> str:
-        """Why each of these nodes ended: the setting that its log blames, or the last telling line of it."""
-        cluster.save_logs(self._folder / "logs")
-        blamed = getattr(broker_module(self._cell.profile.broker), "boot_error", lambda _log: None)
-        words = []
-        for name, code in sorted(gone.items()):
-            log = said(self._folder / "logs" / f"{name}.log")
-            words.append(f"{name} exit code {code}: {blamed(log) or telling(log)}")
-        return "; ".join(words)
 
     # --- what a fault needs of the cell
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -80,6 +80,20 @@ class FaultRun:
             if not last:
                 self._teller.last(began + self._fault.every_s - time.monotonic())
 
+    @contextmanager
+    def in_force(self, steps: Sequence[Step]) -> Iterator[None]:
+        """One group whose times are the caller's: injected at once, in force while the block runs, then healed and
+        proven, once the cluster is whole again. Raises ClusterError when it does not recover."""
+        self._stand.hit.clear()
+        self._teller.phase("fault")
+        with ExitStack() as stack:
+            parts = [self._inject(step, stack) for step in steps]
+            yield
+            self._teller.phase("heal")
+            for part in parts:
+                self._heal(part)
+        self._recovered(parts)
+
     def _run_group(self, steps: Sequence[Step], *, last: bool) -> None:
         self._stand.hit.clear()
         began = time.monotonic()
@@ -94,11 +108,14 @@ class FaultRun:
                 if last and moment is timeline[-1]:
                     self._teller.phase("heal")
                 self._heal(parts[moment.part])
+        self._recovered(parts.values(), last=last)
+
+    def _recovered(self, parts: Iterable[_Part], *, last: bool = True) -> None:
         if last:
             self._teller.phase("recover")
         self._stand.await_ready()
         self._teller.event("recovered", stage="ready")
-        for part in parts.values():
+        for part in parts:
             self._tell("healed", part, t_ns=part.healed_ns, evidence=part.injection.prove())
 
     def _inject(self, step: Step, stack: ExitStack) -> _Part:

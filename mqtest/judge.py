@@ -20,7 +20,7 @@ from mqtest.history import History
 from mqtest.model import Duplicates, Finding, Order, Output, Promise, Verdict
 from mqtest.neighbourhood import Neighbourhood, neighbourhoods
 from mqtest.timeline import Timeline, timeline
-from mqtest.verdict import Facts, fault_bit, felt, verdict
+from mqtest.verdict import Facts, fault_bit, felt, promised, verdict
 
 COLUMNS: tuple[str, ...] = (
     "run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "repeat",
@@ -60,6 +60,8 @@ class Judgement:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reason: str
+    promised: tuple[str, ...] = ()
+    """columns that have to be 0 in this cell; none where it could not be read"""
     timeline: Timeline | None = None
     """None: not measured"""
     neighbourhoods: Mapping[str, tuple[Neighbourhood, ...]] = field(default_factory=dict)
@@ -98,6 +100,7 @@ def judge(cell_dir: Path) -> Judgement:
     broken = decided is Verdict.BROKEN
     return replace(
         _judgement(cell, cell_dir, findings, found, decided, reason),
+        promised=promised(facts),
         timeline=timeline(history),
         neighbourhoods={f.check: neighbourhoods(history, f.messages) for f in findings if broken and f.messages},
     )

@@ -2,6 +2,7 @@
 
     cell.json · ledger/{sends,receipts,audit}.<n>/<column>.npy · ledger/events.jsonl (event_log.py)
     of a large cell: ledger/{sends,receipts,audit}.<n>/<chunk>.parquet, packed rows (chunks.py, packing.py)
+    of a user's own test: ledger/processed.<n>, what a consumer of theirs has done its work for (user_ledger.py)
     with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
     they wrote; ledger/output-fences, the runner's own messages there
     open loop: ledger/pacing.<n>.hlog, how late producer n was (pacing.py)
@@ -357,6 +358,11 @@ def audit_folders(cell_dir: Path) -> dict[int, Path]:
 def transforms_folders(cell_dir: Path) -> dict[int, Path]:
     """Transformer number -> folder of the inputs that it was handed."""
     return _folders(cell_dir, "transforms")
+
+
+def processed_folders(cell_dir: Path) -> dict[int, Path]:
+    """Consumer number -> folder of what it has done its work for, in a user's own test."""
+    return _folders(cell_dir, "processed")
 
 
 def output_folders(cell_dir: Path) -> dict[int, Path]:

@@ -57,6 +57,15 @@ _WHOLE_OF_ONE = ("leader", "one", "controller", "majority", "random")
 _RESTART = "restart:all"
 _ALWAYS_BROKEN = ("foreign", "corrupt", "phantom", "offset_divergence", "output_phantom")
 
+GUARANTEES: Mapping[str, Sequence[str]] = {
+    "loss": ("lost", "not_found"),
+    "duplicates": _DUPLICATES[Duplicates.NONE],
+    "order": tuple(name for names in _ORDER.values() for name in names),
+    "outputs": _OUTPUTS[Output.EXACTLY_ONCE],
+    "integrity": _ALWAYS_BROKEN,
+}
+"""what a promise may be about -> the columns that break it, where it is given"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -92,6 +101,29 @@ def verdict(facts: Facts) -> tuple[Verdict, str]:
         if decided is not None:
             return decided
     return Verdict.KEPT, f"{_loss_words(facts)} under {facts.fault}"
+
+
+def promised(facts: Facts) -> tuple[str, ...]:
+    """The columns that have to be 0 in this cell: those that nobody may ever break, and what the profile promises under
+    the fault as it is judged."""
+    always = _ALWAYS_BROKEN
+    # What was lost after the restart of a dead cluster may be the restart's.
+    restarted_as_promised = facts.dead is None or covers(facts.promise, _RESTART, facts.nodes)
+    judged_as, groups = _judged_as(facts)
+    if not restarted_as_promised or not covers(facts.promise, judged_as, facts.nodes, groups):
+        return always
+    return (
+        *(("lost",) if facts.acknowledged else ()),
+        *always,
+        *_DUPLICATES[facts.promise.duplicates],
+        *_ORDER[facts.promise.order],
+        *_OUTPUTS[facts.promise.output],
+    )
+
+
+def named_in(reason: str, name: str, value: object) -> bool:
+    """Whether a reason blames this column: its number and its words stand there."""
+    return bool(value) and f"{value} {_words(name)}" in reason
 
 
 def fault_bit(groups: Groups, events: Sequence[Mapping[str, Any]]) -> bool | None:
@@ -144,23 +176,26 @@ def _as_one_node(step: str) -> str:
 
 
 def _broken(facts: Facts) -> tuple[Verdict, str] | None:
-    found, bit = facts.found, facts.bit is not False
-    groups = facts.groups if bit else facts.felt
-    judged_as = facts.fault if bit else ", ".join("+".join(group) for group in groups) or NO_FAULT
-    faults = [name for name in _ALWAYS_BROKEN if found.get(name)]
-    # What was lost after the restart of a dead cluster may be the restart's.
-    restarted_as_promised = facts.dead is None or covers(facts.promise, _RESTART, facts.nodes)
-    if restarted_as_promised and covers(facts.promise, judged_as, facts.nodes, groups):
-        if facts.acknowledged and found.get("lost"):
-            faults.insert(0, "lost")
-        faults += [name for name in _DUPLICATES[facts.promise.duplicates] if found.get(name)]
-        faults += [name for name in _ORDER[facts.promise.order] if found.get(name)]
-        faults += [name for name in _OUTPUTS[facts.promise.output] if found.get(name)]
+    found = facts.found
+    faults = [name for name in promised(facts) if found.get(name)]
     if not faults:
         return None
-    what = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in faults)
+    judged_as, groups = _judged_as(facts)
+    what = ", ".join(f"{found[name]} {_words(name)}" for name in faults)
+    bit = facts.bit is not False
     whether = "" if bit else f" ({'the rest of ' if groups else ''}the fault {facts.fault} did not bite)"
     return Verdict.BROKEN, f"{what} under {judged_as}{whether}"
+
+
+def _judged_as(facts: Facts) -> tuple[str, Groups]:
+    """The fault, and its groups, without what did not bite."""
+    if facts.bit is not False:
+        return facts.fault, facts.groups
+    return ", ".join("+".join(group) for group in facts.felt) or NO_FAULT, facts.felt
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _dead(facts: Facts) -> tuple[Verdict, str] | None:

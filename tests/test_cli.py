@@ -38,8 +38,8 @@ from mqtest.watch import Watch
 from tests.run_dirs import make_cell, make_run
 
 COMMANDS = (
-    "run", "attach", "bench", "calibrate", "check", "report", "select", "list", "doctor", "up", "down", "clean",
-    "version",
+    "run", "attach", "bench", "calibrate", "check", "compare", "report", "select", "list", "doctor", "up", "down",
+    "clean", "version",
 )  # fmt: skip
 
 
@@ -121,7 +121,9 @@ def test_the_commands_are_these() -> None:
     assert tuple(sorted(cli.list_commands(click.Context(cli)))) == tuple(sorted(COMMANDS))
 
 
-@pytest.mark.parametrize("command", ["run", "attach", "bench", "check", "report", "select", "up", "clean"])
+@pytest.mark.parametrize(
+    "command", ["run", "attach", "bench", "check", "compare", "report", "select", "up", "clean"]
+)
 def test_help_of_a_command_that_takes_words_has_an_example(command: str) -> None:
     assert f"  mqtest {command} " in CliRunner().invoke(cli, [command, "--help"]).output
 
@@ -224,9 +226,9 @@ def test_run_prints_the_table_and_the_files(
     assert main(run_words(tmp_path, "--keep")) == 0
     captured = capsys.readouterr()
     assert "kept" in captured.out
-    assert captured.out.splitlines()[-5:] == [
+    assert captured.out.splitlines()[-6:] == [
         str(tmp_path / "the-run" / name)
-        for name in ("results.csv", "report.md", "report.html", "matrix.svg", "junit.xml")
+        for name in ("results.csv", "results.parquet", "report.md", "report.html", "matrix.svg", "junit.xml")
     ]
     assert f"results in {tmp_path / 'the-run'}" in captured.err
     assert runner.asked["keep"] is True

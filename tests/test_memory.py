@@ -250,13 +250,16 @@ def test_acknowledged_deliveries_stay_acknowledged(tmp_path: Path, death: str) -
 def test_committed_group_goes_on_where_it_was(tmp_path: Path) -> None:
     with running(tmp_path, profile({"lose_last_on_kill": 2})) as rig:
         rig.send(range(6))
+        assert rig.broker.committed() == {}
         first = open_consumer(rig.broker.wiring(), 0, 0, 1)
         assert seqs(gather(first.poll, 1)) == [0, 1, 2, 3, 4, 5]
         first.ack()
         first.close(1)
         assert rig.broker.version() == __version__  # asked later, so the acknowledgement has been taken by now
+        assert rig.broker.committed() == {0: (6, 6)}
         rig.cluster.kill(NODE)
         rig.restart()  # four are left, the group had six: it goes on at the end
+        assert rig.broker.committed() == {0: (4, 4)}
         rig.send([6])
         second = open_consumer(rig.broker.wiring(), 0, 1, 1)
         assert seqs(gather(second.poll, 1)) == [6]

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "mqtest doctor --power-cut": (_TESTS, "# mqtest doctor --power-cut"),
     "mqtest run first-look": (_TESTS, "# mqtest run first-look"),
     "mqtest run live": (_TESTS, "# mqtest run live"),
+    "mqtest compare results/OLD results/NEW": ("tests/test_compare.py", "# mqtest compare results/OLD results/NEW"),
     "mqtest up kafka/acks-all": (_TESTS, "# mqtest up kafka/acks-all"),
     "mqtest run durability --ray HOST:6379": ("tests/test_ray.py", "# mqtest run durability --ray HOST:6379"),
     "mqtest attach kafka --bootstrap HOST:PORT": (_TESTS, "# mqtest attach kafka --bootstrap"),

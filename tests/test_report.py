@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from pyarrow import parquet
 
 from mqtest.errors import MqtestError, UsageError
 from mqtest.judge import COLUMNS
@@ -19,8 +20,8 @@ from mqtest.model import Finding, Verdict
 from mqtest.neighbourhood import Neighbour, Neighbourhood
 from mqtest.report import check, render
 from mqtest.report.collect import Collected, JudgedCell
-from mqtest.report.csv_table import csv_text
-from mqtest.report.junit import junit_text
+from mqtest.report.csv_table import csv_text, parquet_bytes, rows_of
+from mqtest.report.junit import cases, junit_text
 from mqtest.report.markdown import markdown_text
 from mqtest.report.matrix import matrix_text
 from mqtest.report.settings import settings_text
@@ -530,25 +531,128 @@ def test_markdown_stays_under_a_megabyte() -> None:
 
 # --- junit.xml
 
+PROMISED = ("lost", "foreign", "corrupt", "phantom", "stored_twice", "redelivered_unflagged", "reordered_in_session")
+NOTHING = {"lost": 0, "foreign": 0, "corrupt": 0, "phantom": 0, "stored_twice": 0, "redelivered": 0}
 
-def test_junit_has_a_case_a_cell() -> None:
-    cells = [
-        judged("1"),
-        judged("2", verdict="broken", reason="5 lost\x00"),
-        judged("3", verdict="unknown", reason="no fence"),
-        judged("4", verdict="invalid", reason="no bite"),
-        judged("5", verdict="lost-as-documented"),
+
+def case_of(cell: JudgedCell, guarantee: str) -> tuple[str, str]:
+    """What it came to, and what was said."""
+    (case,) = [case for case in cases(cell) if case.guarantee == guarantee]
+    return case.came_to, case.said
+
+
+def promising(cell: JudgedCell, *columns: str) -> JudgedCell:
+    return replace(cell, promised=columns)
+
+
+def test_junit_has_a_case_a_cell_and_guarantee() -> None:
+    one = promising(judged("001-a", **NOTHING, reordered_in_session=0), *PROMISED)
+    suite = ElementTree.fromstring(junit_text("run", collected(one, unfinished=("002-b",))))
+    assert dict(suite.attrib) == {"name": "run", "tests": "7", "failures": "0", "errors": "0", "skipped": "1"}
+    assert [(case.get("classname"), case.get("name"), case[0].tag) for case in suite] == [
+        ("kafka.acks-all", "001-a: loss", "system-out"),
+        ("kafka.acks-all", "001-a: duplicates", "system-out"),
+        ("kafka.acks-all", "001-a: order", "system-out"),
+        ("kafka.acks-all", "001-a: integrity", "system-out"),
+        ("kafka.acks-all", "001-a: recovery", "system-out"),
+        ("kafka.acks-all", "001-a: proof", "system-out"),
+        ("unfinished", "002-b", "skipped"),
     ]
-    suite = ElementTree.fromstring(junit_text("run", cells, ["6"]))
-    assert dict(suite.attrib) == {"name": "run", "tests": "6", "failures": "1", "errors": "2", "skipped": "1"}
-    assert [(case.get("name"), case[0].tag, case[0].get("message")) for case in suite] == [
-        ("1", "system-out", None),
-        ("2", "failure", "broken: 5 lost�"),
-        ("3", "error", "unknown: no fence"),
-        ("4", "error", "invalid: no bite"),
-        ("5", "system-out", None),
-        ("6", "skipped", "planned, and did not finish"),
-    ]
+
+
+def test_a_guarantee_is_broken_allowed_or_not_given() -> None:
+    found = NOTHING | {"lost": 5, "stored_twice": 2, "redelivered": 7}
+    broken = promising(judged("1", verdict="broken", reason="5 lost under kill:all", **found), *PROMISED)
+    assert case_of(broken, "loss") == ("failure", "broken: 5 lost under kill:all")
+    assert case_of(broken, "duplicates")[0] == "failure"
+    assert case_of(broken, "integrity") == ("passed", "0 foreign, corrupt, phantom")
+    assert case_of(broken, "order") == ("skipped", "promised, and not measured")
+    assert [case.guarantee for case in cases(broken)].count("outputs") == 0
+    weak = promising(judged("2", verdict="lost-as-documented", **found), "foreign", "corrupt", "phantom")
+    assert case_of(weak, "loss") == ("skipped", "not promised under kill:all; 5 lost seen")
+    assert case_of(weak, "duplicates") == ("skipped", "not promised under kill:all; 2 stored twice, 7 redelivered seen")
+    assert case_of(weak, "recovery")[0] == case_of(weak, "proof")[0] == "passed"
+    allowing = promising(judged("3", **NOTHING | {"redelivered": 7}), *PROMISED)
+    assert case_of(allowing, "duplicates") == ("passed", "0 stored twice; 7 redelivered, which the promise allows")
+    pipeline = promising(judged("4", output_lost=0, output_doubled=3, verdict="broken"), *PROMISED, "output_doubled")
+    assert case_of(pipeline, "outputs")[0] == "failure"
+
+
+def test_what_proves_nothing_is_an_error_everywhere_and_a_dead_cluster_did_not_come_back() -> None:
+    blind = promising(judged("1", verdict="unknown", reason="no fence", foreign=1), *PROMISED)
+    assert {case.guarantee: case.came_to for case in cases(blind)} == {
+        "loss": "error", "duplicates": "error", "order": "error", "integrity": "failure", "recovery": "error",
+        "proof": "error",
+    }  # fmt: skip
+    assert {case.came_to for case in cases(judged("2", verdict="unknown", reason="cell.json"))} == {"error"}
+    dead = promising(judged("3", verdict="dead", reason="gone", **NOTHING), *PROMISED)
+    assert case_of(dead, "recovery") == ("failure", "dead: gone")
+    assert case_of(dead, "loss")[0] == "passed"
+
+
+def test_junit_says_how_to_do_it_again_and_shows_what_was_found(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "r", ["001-x-1"])
+    make_cell(run_dir, "001-x-1", fault="kill:all", survives=["none", "kill:all"], lost=2)
+    suite = ElementTree.fromstring((render([run_dir], run_dir).out_dir / "junit.xml").read_text(encoding="utf-8"))
+    failures = {case.get("name"): case[0] for case in suite if case[0].tag == "failure"}
+    assert list(failures) == ["001-x-1: loss"]
+    assert failures["001-x-1: loss"].get("message") == "broken: 2 lost under kill:all"
+    lines = (failures["001-x-1: loss"].text or "").splitlines()
+    assert lines[0] == "again: mqtest run planted.toml --only '*-x-1' --seed 7"
+    assert lines[1].startswith("producer 0 seq 8 acked at place 0")
+
+
+def test_junit_carries_no_character_that_xml_cannot() -> None:
+    cell = promising(judged("1", verdict="broken", reason="5 lost\x00", lost=5), *PROMISED)
+    assert "5 lost�" in junit_text("run\x01", collected(cell))
+
+
+# --- results.parquet
+
+
+def test_parquet_has_the_rows_of_the_csv_with_types_that_do_not_depend_on_them() -> None:
+    facts: dict[str, object] = {"settings": {"broker": {"x": 3}}}
+    full = judged("1", facts, run="r", lost=3, ack_gap_s_max=2, audit_complete=True, reason="語")
+    table = parquet.read_table(io.BytesIO(parquet_bytes([full, judged("2")])))
+    assert table.column_names == [*COLUMNS, "settings.broker.x"]
+    shown = ("run", "lost", "ack_gap_s_max", "audit_complete", "reason", "verdict", "settings.broker.x")
+    assert [table.to_pylist()[0][name] for name in shown] == ["r", 3, 2.0, True, "語", "kept", "3"]
+    assert [table.to_pylist()[1][name] for name in ("lost", "audit_complete", "settings.broker.x")] == [None] * 3
+    empty = parquet.read_table(io.BytesIO(parquet_bytes([judged("2")])))
+    for name in COLUMNS:
+        assert empty.schema.field(name).type == table.schema.field(name).type
+
+
+def test_every_figure_of_a_judged_cell_fits_into_both_tables_and_comes_back(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, "r")
+    make_cell(run_dir, "001", profile="weak", fault="kill:all", lost=3)
+    make_cell(run_dir, "002", complete=False)
+    rows = render([run_dir], run_dir).rows
+    again = rows_of((run_dir / "results.csv").read_text(encoding="utf-8"), "results.csv")
+    stored = parquet.read_table(run_dir / "results.parquet").to_pylist()
+    for row, read, kept in zip(rows, again, stored, strict=True):
+        assert {name: read[name] for name in COLUMNS} == {name: kept[name] for name in COLUMNS}
+        for name in COLUMNS:
+            expected = None if row[name] == "" else row[name]
+            assert read[name] == (pytest.approx(expected) if isinstance(expected, float) else expected), name
+
+
+HEAD = "run,cell,broker,profile,fault,verdict"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a,b\n1,2\n", "x.csv: no results.csv of mqtest: it has no column run"),
+        (f"{HEAD}\nr,1,kafka,p,none,good\n", "x.csv, line 2: verdict: 'good' is none; allowed: "),
+        (f"{HEAD},lost\nr,1,kafka,p,none,kept,many\n", "x.csv, line 2: lost: 'many' is no whole number"),
+        (f"{HEAD},lost\nr,1,kafka,p,none,kept,1.5\n", "x.csv, line 2: lost: '1.5' is no whole number"),
+        (f"{HEAD}\nr,1,kafka,p,none,kept,1\n", "x.csv, line 2: not as many fields as columns"),
+    ],
+)
+def test_what_is_no_results_csv_is_refused(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(why)}"):
+        rows_of(text, "x.csv")
 
 
 # --- from ledgers to files
@@ -561,7 +665,7 @@ def test_render_of_a_run_writes_the_files_and_a_verdict_beside_each_cell(tmp_pat
     make_cell(run_dir, "003", finished=False)
     report = render([run_dir], run_dir)
     assert (report.exit_code, report.unfinished, report.notes) == (2, ("003",), ())
-    written = ["results.csv", "report.md", "report.html", "matrix.svg", "frontier.svg", "junit.xml"]
+    written = ["results.csv", "results.parquet", "report.md", "report.html", "matrix.svg", "frontier.svg", "junit.xml"]
     assert [path.name for path in report.files] == written
     assert [name for name in written if not (run_dir / name).is_file()] == []
     assert "](matrix.svg)" in (run_dir / "report.md").read_text(encoding="utf-8")

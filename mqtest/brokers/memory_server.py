@@ -357,10 +357,13 @@ class Server:
     def _described(self) -> wire.Described:
         unacked = [number for session in self._sessions for number, _ in session.unacked.values()]
         places = [
-            wire.PlaceState(0, len(place.bodies), len(place.ready), unacked.count(number))
+            wire.PlaceState(0, len(place.bodies), len(place.ready), unacked.count(number), self._positions(number))
             for number, place in enumerate(self._places)
         ]
         return wire.Described(__version__, shown(self._dials), places)
+
+    def _positions(self, number: int) -> dict[str, int]:
+        return {group: position for (group, place), position in self._committed.items() if place == number}
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 stdout carries the result (tables, lists, paths); what goes on meanwhile, and errors, go to stderr. An error that
 mqtest raises on purpose is one line, `mqtest: …`; anything else is a defect and shows its traceback. Exit codes: 0 all
 kept or lost as documented, 1 broken or dead, 2 unknown or invalid (or not finished), 64 bad usage, 70 the tool failed,
-130 interrupted; `select` and `bench` say in their help what 0, 1 and 2 are there. The live half is imported inside the
-commands that need it, so that the others need no engine.
+130 interrupted; `select`, `compare` and `bench` say in their help what 0, 1 and 2 are there. The live half is imported
+inside the commands that need it, so that the others need no engine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import click
 from mqtest import __version__
 from mqtest.cli.attach import attach
 from mqtest.cli.bench import bench
+from mqtest.cli.compare import compare
 from mqtest.cli.machine import calibrate, clean, doctor, down, list_command, up
 from mqtest.cli.runs import check, report_command, run
 from mqtest.cli.select import select
@@ -80,7 +81,9 @@ def version() -> int:
     return 0
 
 
-for command in (run, check, report_command, select, list_command, doctor, calibrate, attach, bench, up, down, clean):
+for command in (
+    run, check, report_command, select, compare, list_command, doctor, calibrate, attach, bench, up, down, clean,
+):  # fmt: skip
     cli.add_command(command)
 
 

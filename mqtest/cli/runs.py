@@ -134,8 +134,8 @@ def check(folders: tuple[Path, ...]) -> int:
     "--out", type=FOLDER, help="Where the report goes. [default: DIR; for several, `merged` beside the first]"
 )
 def report_command(folders: tuple[Path, ...], out: Path | None) -> int:
-    """Judge the cells of DIR... again and write report.html with its pictures, report.md, results.csv and junit.xml;
-    several DIR are merged.
+    """Judge the cells of DIR... again and write results.csv, results.parquet, report.md, report.html with its
+    pictures, and junit.xml; several DIR are merged.
 
     Of a DIR that has no more than a results.csv, the page and the pictures are drawn from that alone.
 

@@ -72,6 +72,8 @@ class PlaceState(msgspec.Struct, frozen=True, array_like=True):
     end: int
     ready: int
     unacked: int
+    committed: dict[str, int]
+    """log: group -> its next position"""
 
 
 class Described(msgspec.Struct, frozen=True, array_like=True, tag="described"):

@@ -1,5 +1,5 @@
-"""Judged cells → what a person reads: results.csv, report.md, report.html and its pictures, junit.xml, and the table
-on the terminal.
+"""Judged cells → what a person reads: results.csv, results.parquet, report.md, report.html and its pictures, junit.xml,
+and the table on the terminal; two runs → what got worse (compare.py).
 
 Offline: needs only the files of a run. One module a format, each a function from cells to text; `summary` has the
 figures and words that the formats share. Nothing here prints.
@@ -27,7 +27,7 @@ from mqtest.report.collect import (
     store_verdict,
     write,
 )
-from mqtest.report.csv_table import csv_text
+from mqtest.report.csv_table import csv_text, parquet_bytes
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
 from mqtest.report.page import page, stills
@@ -68,8 +68,9 @@ class CheckReport:
 
 def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
     """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict and its
-    latencies beside its cell, and write results.csv, report.md, report.html, matrix.svg, frontier.svg (where there is a
-    frontier) and junit.xml into `out_dir`. Of runs of which only results.csv is left: the page and the pictures alone.
+    latencies beside its cell, and write results.csv, results.parquet, report.md, report.html, matrix.svg, frontier.svg
+    (where there is a frontier) and junit.xml into `out_dir`. Of runs of which only results.csv is left: the page and
+    the pictures alone.
 
     Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
     """
@@ -77,21 +78,23 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
     collected = collect_bare(run_dirs) if bare else collect(run_dirs)
     title = _title(collected)
     pictures = stills(collected)
+    contents: dict[str, str | bytes]
     if bare:
-        texts = {"report.html": page(collected, {}, __version__), **pictures}
+        contents = {"report.html": page(collected, {}, __version__), **pictures}
     else:
         for cell in collected.cells:
             store_verdict(cell)
         curves = {cell.folder: measure(cell) for cell in collected.cells}
-        texts = {
+        contents = {
             "results.csv": csv_text(collected.cells),
+            "results.parquet": parquet_bytes(collected.cells),
             "report.md": markdown_text(collected, __version__, tuple(pictures)),
             "report.html": page(collected, curves, __version__),
             **pictures,
-            "junit.xml": junit_text(title, collected.cells, collected.unfinished),
+            "junit.xml": junit_text(title, collected),
         }
-    for name, text in texts.items():
-        write(out_dir / name, text)
+    for name, content in contents.items():
+        write(out_dir / name, content)
     all_groups = groups(collected.rows)
     return RunReport(
         out_dir=out_dir,
@@ -101,7 +104,7 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
         exit_code=exit_code(collected.rows, len(collected.unfinished)),
         table=terminal.table(all_groups, title),
         attached=timelines_text([cell for cell in collected.cells if "attached" in cell.facts]),
-        files=tuple(out_dir / name for name in texts),
+        files=tuple(out_dir / name for name in contents),
     )
 
 

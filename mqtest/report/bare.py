@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +9,9 @@ from mqtest.errors import MqtestError, UsageError
 from mqtest.judge import COLUMNS
 from mqtest.model import Verdict
 from mqtest.report.collect import RUN, Collected, JudgedCell
+from mqtest.report.csv_table import rows_of
 
 TABLE = "results.csv"
-_TEXTS = ("run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "reason")
-"""columns that stay as they are written; of the others each field is a number, true, false, or a word"""
 
 
 def is_bare(run_dir: Path) -> bool:
@@ -37,16 +34,11 @@ def collect_bare(run_dirs: Sequence[Path]) -> Collected:
 def read(path: Path) -> list[Mapping[str, object]]:
     """The rows of a results.csv, with all of COLUMNS; None where a field is empty or an older table has no such
     column."""
-    rows: list[Mapping[str, object]]
     try:
-        lines = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-        rows = [{column: _value(column, line.get(column)) for column in COLUMNS} for line in lines]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = rows_of(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise MqtestError(f"{path}: {error}") from error
-    for number, row in enumerate(rows, 2):
-        if row["verdict"] not in set(Verdict):
-            raise UsageError(f"{path}: line {number}: {row['verdict']!r} is no verdict")
-    return rows
+    return [{column: row.get(column) for column in COLUMNS} for row in rows]
 
 
 def _cell(run_dir: Path, row: Mapping[str, object]) -> JudgedCell:
@@ -60,18 +52,3 @@ def _cell(run_dir: Path, row: Mapping[str, object]) -> JudgedCell:
         stored=None,
         ledger=False,
     )
-
-
-def _value(column: str, text: str | None) -> object:
-    if not text:
-        return None
-    if column in _TEXTS:
-        return text
-    if text in ("true", "false"):
-        return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text

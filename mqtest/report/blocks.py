@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 MOST = 200
 """lines of any one list or table"""
+MOST_BYTES = 900_000
+"""of one file: a job summary takes 1 MB"""
 
 
 def plain(text: object) -> str:
@@ -42,6 +44,14 @@ def section(title: str, *parts: str) -> str:
     """A heading and what stands under it; nothing where nothing does."""
     body = [part for part in parts if part]
     return "\n\n".join([title, *body]) if body else ""
+
+
+def cut(text: str, rest: str) -> str:
+    """The text, ended at MOST_BYTES with a line that says where the rest is."""
+    whole = text.encode()
+    if len(whole) <= MOST_BYTES:
+        return text
+    return whole[:MOST_BYTES].decode(errors="ignore") + f"\n\n(cut here: the rest is in {rest})\n"
 
 
 def _row(texts: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ compared with it. Shards are several run folders of one scenario; their cells ar
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class JudgedCell:
     reason: str
     facts: Mapping[str, Any]
     stored: Mapping[str, Any] | None
+    promised: tuple[str, ...] = ()
+    """columns that have to be 0, see Judgement"""
     timeline: Timeline | None = None
     neighbourhoods: Mapping[str, tuple[Neighbourhood, ...]] = field(default_factory=dict)
     """by check, see Judgement"""
@@ -127,6 +130,7 @@ def judge_cell(folder: Path) -> JudgedCell:
         reason=judgement.reason,
         facts=facts,
         stored=stored,
+        promised=judgement.promised,
         timeline=judgement.timeline,
         neighbourhoods=judgement.neighbourhoods,
     )
@@ -177,15 +181,29 @@ def differences(cell: JudgedCell) -> list[str]:
     return lines
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Replace a file whole; raises MqtestError naming it (disk full, no permission)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(path.name + ".part")
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
         beside.replace(path)
     except OSError as error:
         raise MqtestError(f"{path}: {error.strerror}") from error
+
+
+def keep(cells: Sequence[JudgedCell], into: Path) -> list[Path]:
+    """Copy the folders of these cells to `into`/<run>/<cell>, ledgers, events and logs; returns the copies. Raises
+    MqtestError."""
+    copies = []
+    for cell in cells:
+        copy = into / str(cell.row.get("run") or "run") / cell.id
+        try:
+            shutil.copytree(cell.folder, copy, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise MqtestError(f"{copy}: {error}") from error
+        copies.append(copy)
+    return copies
 
 
 def _as_stored(cell: JudgedCell) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""results.csv: one row a cell, for spreadsheets and scripts.
+"""results.csv: one row a cell, for spreadsheets and scripts; and read again, for `mqtest compare`.
 
 First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was
 run with, flattened: asked and effective settings, workload, phases, search, disks, versions, image, host, usage. The
 columns are the union over all cells, in an order that depends on their names alone. An empty field means not measured,
-or not there; never 0. `rows_of` reads it back: what is left out there is None.
+or not there; never 0. `rows_of` reads it back: what is left out there is None. results.parquet has the same rows: text
+where there is text (so of all that the cell was run with), whole numbers of what is counted, and floating ones of what
+has a unit of time or is a rate.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,18 +40,39 @@ _FACTS = (
 """what of cell.json goes into the table, in this order"""
 _NEEDED = ("run", "cell", "broker", "profile", "fault", "verdict")
 """a table without these columns is none of ours"""
-_TEXTS = ("run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "reason")
-_BOOLS = ("audit_complete", "fault_bit")
+_TEXT = ("run", "cell", "broker", "broker_version", "client", "profile", "varied", "kind", "fault", "target", "verdict",
+         "reason")  # fmt: skip
+_YES_OR_NO = ("audit_complete", "fault_bit")
+_WITH_UNIT = re.compile(r"_(s|ms|us|ppm|cores|per)(_|$)")
+"""names of COLUMNS that are no whole numbers"""
 
 
 def csv_text(cells: Sequence[JudgedCell]) -> str:
     """The whole file; lines end in a newline."""
-    full = [{**cell.row, **_facts(cell.facts)} for cell in cells]
-    columns = _columns(full)
+    columns, full = _table(cells)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_field(row.get(column)) for column in columns] for row in full)
+    return out.getvalue()
+
+
+def parquet_bytes(cells: Sequence[JudgedCell]) -> bytes:
+    """The same table as a Parquet file; the types of its columns depend on their names alone."""
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {"text": pyarrow.string(), "flag": pyarrow.bool_(), "whole": pyarrow.int64(), "real": pyarrow.float64()}
+    columns, full = _table(cells)
+    arrays = []
+    for column in columns:
+        kind = _kind(column)
+        values: list[object] = [row.get(column) for row in full]
+        if kind == "text":
+            values = [_field(value) or None for value in values]
+        arrays.append(pyarrow.array(values, kinds[kind]))
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table(arrays, names=columns), out)
     return out.getvalue()
 
 
@@ -72,21 +96,38 @@ def _typed(fields: Mapping[str | Any, str | Any], where: str) -> dict[str, objec
 
 
 def _value(column: str, field: str, where: str) -> object:
+    kind = _kind(column)
     if column == "verdict":
         if field not in list(Verdict):
             raise UsageError(f"{where}: verdict: {field!r} is none; allowed: {', '.join(Verdict)}")
         return Verdict(field)
-    if field == "" or column in _TEXTS or column not in COLUMNS:
+    if field == "" or kind == "text":
         return field or None
-    if column in _BOOLS and field in ("true", "false"):
+    if kind == "flag" and field in ("true", "false"):
         return field == "true"
     try:
-        number = int(field) if field.lstrip("-").isdecimal() else float(field)
+        number = int(field) if kind == "whole" else float(field)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"{where}: {column}: {field!r} is no number")
+        raise UsageError(f"{where}: {column}: {field!r} is no {'whole number' if kind == 'whole' else 'number'}")
     return number
+
+
+def _table(cells: Sequence[JudgedCell]) -> tuple[list[str], list[dict[str, object]]]:
+    """Columns and rows."""
+    full = [{**cell.row, **_facts(cell.facts)} for cell in cells]
+    return _columns(full), full
+
+
+def _kind(column: str) -> str:
+    if column not in COLUMNS or column in _TEXT:
+        return "text"
+    if column in _YES_OR_NO:
+        return "flag"
+    return "real" if _WITH_UNIT.search(column) else "whole"
+
+
 
 
 def _columns(rows: Iterable[Mapping[str, object]]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
-from mqtest.report.blocks import bullets, code, plain, section, table
+from mqtest.report.blocks import bullets, code, cut, plain, section, table
 from mqtest.report.collect import Collected
 from mqtest.report.limits import limits_text
 from mqtest.report.matrix import controls_text, matrix_text
@@ -32,8 +32,6 @@ from mqtest.report.summary import (
 from mqtest.report.surprises import surprises_text
 from mqtest.report.throughput import throughput_text
 from mqtest.report.unavailable import timelines_text, unavailable_text
-
-_MOST_BYTES = 900_000
 
 _ANSWERS = (
     (Verdict.KEPT, "Kept"),
@@ -92,11 +90,7 @@ def markdown_text(collected: Collected, mqtest_version: str, pictures: Sequence[
         "## What it ran on\n\n" + _ran_on(collected, mqtest_version),
         section("## Settings", settings_text(collected.cells)),
     ]
-    text = "\n\n".join(part for part in sections if part) + "\n"
-    whole = text.encode()
-    if len(whole) > _MOST_BYTES:
-        text = whole[:_MOST_BYTES].decode(errors="ignore") + "\n\n(cut here: the rest is in results.csv)\n"
-    return text
+    return cut("\n\n".join(part for part in sections if part) + "\n", "results.csv")
 
 
 def _picture(pictures: Sequence[str], name: str, words: str) -> str:

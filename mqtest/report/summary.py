@@ -25,7 +25,7 @@ WORST_FIRST = (
     Verdict.INVALID,
     Verdict.KEPT,
 )
-_PROVE_NOTHING = (Verdict.UNKNOWN, Verdict.INVALID)
+PROVE_NOTHING = (Verdict.UNKNOWN, Verdict.INVALID)
 NOT_MEASURED = "–"
 
 HEADERS = (
@@ -57,7 +57,7 @@ class Group:
     @property
     def proven(self) -> tuple[Row, ...]:
         """The rows that prove something about loss."""
-        return tuple(r for r in self.rows if verdict_of(r) not in _PROVE_NOTHING and loss(r) is not None)
+        return tuple(r for r in self.rows if verdict_of(r) not in PROVE_NOTHING and loss(r) is not None)
 
     @property
     def verdict(self) -> Verdict:
@@ -106,7 +106,7 @@ def exit_code(rows: Iterable[Row], unfinished: int = 0) -> int:
     verdicts = [verdict_of(row) for row in rows]
     if any(verdict in (Verdict.BROKEN, Verdict.DEAD) for verdict in verdicts):
         return 1
-    if not verdicts or unfinished or any(verdict in _PROVE_NOTHING for verdict in verdicts):
+    if not verdicts or unfinished or any(verdict in PROVE_NOTHING for verdict in verdicts):
         return 2
     return 0
 

@@ -19,6 +19,7 @@ from mqtest.neighbourhood import Neighbourhood
 from mqtest.report.blocks import bullets, code, plain, table
 from mqtest.report.collect import Collected, JudgedCell
 from mqtest.report.summary import NOT_MEASURED, Group, count, fault_of, groups, loss, profile_of, teeth
+from mqtest.verdict import named_in
 
 _MOST_EXAMPLES = 8
 _MOST_NEIGHBOURHOODS = 2
@@ -156,7 +157,7 @@ def _behind(cell: JudgedCell) -> tuple[Finding, ...]:
     named = [
         finding
         for finding in cell.findings
-        if any(value and f"{value} {name.replace('_', ' ')}" in cell.reason for name, value in finding.numbers.items())
+        if any(named_in(cell.reason, name, value) for name, value in finding.numbers.items())
     ]
     return tuple(named or [finding for finding in cell.findings if finding.count and finding.examples])
 
