@@ -570,27 +570,30 @@ def test_worker_processes_write_the_same_ledger_as_ever(tmp_path: Path, places: 
             group.start(plans)
             for plan in plans:
                 group.go(plan.role)
-            wait_until(lambda: group.total("acked") > 2000, 20, "acks", poll_s=0.01)
+            wait_until(lambda: group.total("acked") > 2000, 50, "acks", poll_s=0.01)
             group.stop(Role.PRODUCER)
-            group.wait_done(Role.PRODUCER, 10)
+            group.wait_done(Role.PRODUCER, 50)
             sent = group.total("sent")
-            wait_until(lambda: group.total("delivered") >= sent, 20, "deliveries", poll_s=0.01)
+            wait_until(lambda: group.total("delivered") >= sent, 50, "deliveries", poll_s=0.01)
             group.stop(Role.CONSUMER)
-            group.wait_done(Role.CONSUMER, 10)
+            group.wait_done(Role.CONSUMER, 50)
         finally:
             group.close()
-        sends, receipts = ledger.load_sends(tmp_path / "sends.0"), ledger.load_receipts(tmp_path / "receipts.0")
+        due, receipts = ledger.load_sends(tmp_path / "sends.0"), ledger.load_receipts(tmp_path / "receipts.0")
+        seqs = np.flatnonzero(due["sent_ns"][:])
+        sends = {name: column[seqs] for name, column in due.items()}
+        assert rate_per_s is not None or len(seqs) == len(due["sent_ns"]), "only what is due is skipped"
         assert set(sends["outcome"]) == {Outcome.ACKED}
-        assert np.array_equal(sends["place"], np.arange(len(sends["place"])) % places)
+        assert np.array_equal(sends["place"], seqs % places)
         assert (sends["sent_ns"] >= sends["due_ns"]).all()
         assert (sends["settled_ns"] >= sends["sent_ns"]).all()
-        assert (sends["due_ns"] > 0).all() == (rate_per_s is not None)
-        assert sorted(receipts["seq"].tolist()) == list(range(len(sends["sent_ns"])))
+        assert (due["due_ns"][:] > 0).all() == (rate_per_s is not None)
+        assert sorted(receipts["seq"].tolist()) == seqs.tolist()
         assert set(receipts["flags"]) == {0}
         by_seq = np.argsort(receipts["seq"])
         assert np.array_equal(receipts["offset"][by_seq], sends["offset"])
         assert np.array_equal(receipts["place"][by_seq], sends["place"])
         texts = {(p, o): v for p in range(places) for _, _, b in server.logs[p] for o, _, v in read_batch(b).records}
-        for seq in (0, 1, len(by_seq) - 1):
-            where = int(sends["place"][seq]), int(sends["offset"][seq])
-            assert texts[where] == body.encode(7, 0, seq, int(sends["due_ns"][seq]), 100)
+        for nth in (0, 1, len(seqs) - 1):
+            where = int(sends["place"][nth]), int(sends["offset"][nth])
+            assert texts[where] == body.encode(7, 0, int(seqs[nth]), int(sends["due_ns"][nth]), 100)
