@@ -520,7 +520,7 @@ def test_a_table_is_not_merged_with_ledgers_and_has_to_be_one_of_ours(tmp_path: 
     make_cell(run_dir, "001")
     with pytest.raises(UsageError, match="cannot be merged"):
         render([bare(tmp_path / "old", *TABLE), run_dir], tmp_path / "out")
-    with pytest.raises(UsageError, match=r"results\.csv: line 2: None is no verdict"):
+    with pytest.raises(UsageError, match=r"results\.csv, line 2: not as many fields as columns"):
         render([bare(tmp_path / "other", "a,b,c")], tmp_path / "out")
 
 

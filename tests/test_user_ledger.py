@@ -15,7 +15,8 @@ import pytest
 from mqtest import body
 from mqtest.clock import now_ns
 from mqtest.errors import UsageError
-from mqtest.ledger import EventsWriter, ReceiptsWriter, SendsWriter, write_cell
+from mqtest.event_log import EventsWriter
+from mqtest.ledger import ReceiptsWriter, SendsWriter, write_cell
 from mqtest.model import RUNNER, Flag, Kind, Outcome, Verdict
 from mqtest.user_judgement import Judged
 from mqtest.user_ledger import Ledger, join
