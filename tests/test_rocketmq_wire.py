@@ -8,18 +8,24 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pytest
 
-from mqtest.clients import ClientError, rocketmq_wire
+from mqtest.bodies import Bodies
+from mqtest.clients import BlockProducer, ClientError, Consumer, Producer, rocketmq_producer, rocketmq_wire
 from mqtest.clients.rocketmq_codec import Header, MalformedError, SendFrames, batch_body, messages, request, take_frames
 from mqtest.clock import wait_until
 from mqtest.model import Delivery, Kind, Outcome, Wiring
 from tests.rocketmq_server import Asked, Server, answer, stored
 
-SEND, PULL, COMMIT = 310, 11, 15
+SEND, BATCH, PULL, COMMIT = 310, 320, 11, 15
 
 
 # --- codec
+
+
+def rows(*bodies: bytes) -> Bodies:
+    return np.array([np.frombuffer(one, dtype=np.uint8) for one in bodies])
 
 
 def test_request_is_the_literal_frame() -> None:
@@ -42,9 +48,15 @@ def test_send_is_the_literal_frame() -> None:
 
 
 def test_batch_body_is_the_literal_bytes() -> None:
-    assert batch_body([b"ab", b""]) == (
-        b"\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02ab\0\0\0\0\0\x16\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-    )
+    head = b"\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02"
+    assert batch_body(rows(b"ab", b"cd")) == head + b"ab\0\0" + head + b"cd\0\0"
+
+
+def test_send_of_a_batch_is_the_literal_frame() -> None:
+    one = SendFrames("topic", "group").frame(9, 3, 1_700_000_000_000, b"body")
+    many = SendFrames("topic", "group", batch=True).frame(9, 3, 1_700_000_000_000, b"body")
+    shorter = one.replace(b'"code":310', b'"code":320').replace(b'"m":"false"', b'"m":"true"')[8:]
+    assert many == struct.pack(">II", len(shorter) + 4, len(shorter) - 4) + shorter
 
 
 def test_frames_come_whole_whatever_the_pieces() -> None:
@@ -140,7 +152,7 @@ def test_bytes_that_are_no_message(bad: bytes) -> None:
     ],
 )
 def test_what_an_answer_proves(code: int, remark: str | None, expected: Outcome) -> None:
-    assert rocketmq_wire.outcome_of(Header(code=code, opaque=1, flag=1, remark=remark)) is expected
+    assert rocketmq_producer.outcome_of(Header(code=code, opaque=1, flag=1, remark=remark)) is expected
 
 
 # --- producer
@@ -169,7 +181,7 @@ def _closed() -> Iterator[None]:
         OPENED.pop().close(0)
 
 
-OPENED: list[rocketmq_wire.WireProducer | rocketmq_wire.WireConsumer] = []
+OPENED: list[Producer | Consumer] = []
 """what the running test opened"""
 
 
@@ -203,10 +215,10 @@ def wiring(server: Server, places: int = 1, **producer: int) -> Wiring:
 class Producing:
     """A producer and everything that it settled, in order."""
 
-    def __init__(self, server: Server, **producer: int) -> None:
+    def __init__(self, server: Server, places: int = 1, **producer: int) -> None:
         self.settled: list[tuple[int, Outcome, int, int]] = []
         self.inner = rocketmq_wire.open_producer(
-            wiring(server, **producer), lambda *row: self.settled.append(row), 0, 0
+            wiring(server, places, **producer), lambda *row: self.settled.append(row), 0, 0
         )
         OPENED.append(self.inner)
 
@@ -240,6 +252,110 @@ def test_sends_under_way_together_settle_with_place_and_offset(serve: Serve) -> 
     ]
     assert producing.inner.failed is None
     producing.inner.close(1)
+
+
+class Batching(Producing):
+    """A producer of batches; `told` has what it settled by the range."""
+
+    def __init__(self, server: Server, places: int = 1, **producer: int) -> None:
+        super().__init__(server, places, **producer)
+        self.told: list[tuple[range, Outcome, int, int]] = []
+
+    def send(self, seqs: range, places: int = 1, *, by_the_range: bool = True) -> bool:
+        assert isinstance(self.inner, BlockProducer)
+        if by_the_range:
+            self.inner.settle_many = lambda *row: self.told.append(row)
+        return self.inner.send_many(seqs, places, rows(*(b"%03d" % seq for seq in seqs)))
+
+
+def in_batch(asked: Asked) -> list[bytes]:
+    """Bodies of a batch, read by another parser than wrote them."""
+    found, rest = [], asked.body
+    while rest:
+        size, length = struct.unpack_from(">I", rest)[0], struct.unpack_from(">I", rest, 16)[0]
+        assert size == 22 + length
+        assert rest[20 + length : size] == b"\0\0"
+        found.append(rest[20 : 20 + length])
+        rest = rest[size:]
+    return found
+
+
+def taking(code: int = 0, remark: str = "") -> Callable[[Asked], bytes | None]:
+    """Stores batches and single sends one behind the other, in each queue from 100 on."""
+    ends = {"0": 100, "1": 100}
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code not in (SEND, BATCH):
+            return None
+        place = asked.fields["e"]
+        first, count = ends[place], len(in_batch(asked)) if asked.code == BATCH else 1
+        ends[place] += count
+        return answer(asked, code, {"queueId": place, "queueOffset": first}, remark=remark)
+
+    return script
+
+
+def test_a_block_leaves_in_batches_by_place_and_each_message_gets_its_position(serve: Serve) -> None:
+    server = serve(taking())
+    batching = Batching(server, 2, batch=3)
+    assert batching.send(range(10, 19), 2)
+    batching.until(lambda: len(batching.told) == 4, "four answers")
+    sent = [(asked.fields["e"], asked.fields["m"], in_batch(asked)) for asked in server.of(BATCH)]
+    assert sent == [
+        ("0", "true", [b"010", b"012", b"014"]),
+        ("0", "true", [b"016", b"018"]),
+        ("1", "true", [b"011", b"013", b"015"]),
+        ("1", "true", [b"017"]),
+    ]
+    assert batching.told == [
+        (range(10, 16, 2), Outcome.ACKED, 100, 0),
+        (range(16, 20, 2), Outcome.ACKED, 103, 0),
+        (range(11, 17, 2), Outcome.ACKED, 100, 1),
+        (range(17, 19, 2), Outcome.ACKED, 103, 1),
+    ]
+    assert batching.settled == []
+
+
+def test_a_batch_settles_one_by_one_where_nobody_takes_ranges(serve: Serve) -> None:
+    batching = Batching(serve(taking(12)), batch=8)
+    assert batching.send(range(3), by_the_range=False)
+    batching.until(lambda: len(batching.settled) == 3, "the answer")
+    assert batching.settled == [(seq, Outcome.DEGRADED, 100 + seq, 0) for seq in range(3)]
+
+
+def test_a_refused_batch_is_refused_whole_and_the_next_waits(serve: Serve) -> None:
+    batching = Batching(serve(taking(2, "[TIMEOUT_CLEAN_QUEUE]broker busy")), batch=8)
+    assert batching.send(range(3))
+    batching.until(lambda: batching.told, "the answer")
+    assert batching.told == [(range(3), Outcome.REFUSED, -1, 0)]
+    assert batching.inner.blocked
+    assert not batching.send(range(3, 6))
+
+
+def test_a_batch_without_an_answer_is_unknown_whole_and_may_be_acked_late(serve: Serve) -> None:
+    held: list[Asked] = []
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code == BATCH:
+            held.append(asked)
+            return b""
+        if asked.code != SEND:
+            return None
+        late = answer(held[0], fields={"queueId": 0, "queueOffset": 7}) if asked.body == b"late" else b""
+        return late + answer(asked, fields={"queueId": 0, "queueOffset": 1})
+
+    batching = Batching(serve(script), timeout_ms=100, batch=8)
+    assert batching.send(range(3))
+    assert batching.inner.send(3, 0, b"so the master is heard of")
+    batching.until(lambda: len(batching.told) == 2, "one answer and the time-out")
+    assert batching.told[1] == (range(3), Outcome.UNKNOWN, -1, 0)
+    assert batching.inner.send(4, 0, b"late")
+    batching.until(lambda: len(batching.told) == 4, "both answers")
+    assert batching.told[2] == (range(3), Outcome.ACKED, 7, 0)
+
+
+def test_a_producer_without_batches_takes_no_blocks(serve: Serve) -> None:
+    assert not isinstance(Producing(serve(taking())).inner, BlockProducer)
 
 
 def test_late_answer_turns_unknown_into_acked_and_never_into_refused(serve: Serve) -> None:

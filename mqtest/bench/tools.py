@@ -182,7 +182,8 @@ def rocketmq_produce(job: Job) -> list[str]:
     return [
         *_java("rocketmq", "-Xms1g", "-Xmx1g"),
         *("org.apache.rocketmq.example.benchmark.Producer", "-n", ";".join(job.wiring.addresses)),
-        *("-t", job.wiring.topic, "-s", str(job.size_bytes), "-w", str(job.window), "-ri", f"{_ROCKETMQ_S * 1000:.0f}"),
+        *("-t", job.wiring.topic, "-s", str(job.size_bytes), "-w", str(job.options["produce-threads"])),
+        *("-ri", f"{_ROCKETMQ_S * 1000:.0f}"),
     ]
 
 
@@ -265,7 +266,7 @@ TOOLS: Final[dict[str, Tool]] = {
     ),
     "rocketmq": Tool(
         name="benchmark Producer, Consumer",
-        options={"consume-threads": 20},
+        options={"produce-threads": 64, "consume-threads": 20},
         produce=rocketmq_produce,
         consume=rocketmq_consume,
         produced=rocketmq_produced,

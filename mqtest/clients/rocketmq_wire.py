@@ -1,13 +1,9 @@
-"""RocketMQ by its remoting protocol: many sends in flight on one connection to the master, pulls, an audit reader.
+"""RocketMQ by its remoting protocol: how clients are opened; the consumer and the audit's reader, which pull.
 
 Rules:
 - Place p is queue p of the topic. The master is asked of the name servers (route) when a client is opened, and a
   client that finds it gone, silent or no longer master is `failed`: opening again finds the new one.
-- SEND_OK is ACKED. FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT and SLAVE_NOT_AVAILABLE are DEGRADED: stored, though not
-  as safely as asked. REFUSED is what `REFUSALS` lists, each with the place in apache/rocketmq where it is answered
-  before anything is appended. Everything else is UNKNOWN, and so is a send without an answer after `timeout_ms`; a
-  late answer is still reported.
-- A broker that refuses gets one send at a time, 50 ms apart, until it takes one: what falls due meanwhile waits.
+- How sends are made and what their answers prove stands in rocketmq_producer.py.
 - A consumer has every n-th queue and commits its group's offsets at the master; what it pulls, it pulls ahead.
 """
 
@@ -15,52 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
-from mqtest.clients.rocketmq_codec import Code, Frame, Header, MalformedError, Request, SendFrames, messages
+from mqtest.clients.rocketmq_codec import Code, Frame, Header, MalformedError, Request, messages
 from mqtest.clients.rocketmq_link import Link, master_address, options
+from mqtest.clients.rocketmq_producer import REFUSALS_TO_LEAVE, REFUSED_PAUSE_NS, BatchProducer, WireProducer
 from mqtest.clock import NS_PER_S, now_ns
-from mqtest.model import Delivery, Outcome, Wiring
+from mqtest.model import Delivery, Wiring
 
-TAKEN: Final[Mapping[int, Outcome]] = {
-    Code.SUCCESS: Outcome.ACKED,
-    Code.FLUSH_DISK_TIMEOUT: Outcome.DEGRADED,
-    Code.FLUSH_SLAVE_TIMEOUT: Outcome.DEGRADED,
-    Code.SLAVE_NOT_AVAILABLE: Outcome.DEGRADED,
-}
-
-
-class Refusal(NamedTuple):
-    """An answer that proves that nothing was stored: its code, how its remark begins, who gives it and when."""
-
-    code: int
-    remark: str
-    source: str
-
-
-REFUSALS: Final = (
-    Refusal(Code.SYSTEM_BUSY, "[REJECTREQUEST]", "NettyRemotingAbstract.processRequestCommand: before it is a task"),
-    Refusal(Code.SYSTEM_BUSY, "[OVERLOAD]", "NettyRemotingAbstract.processRequestCommand: thread pool rejected it"),
-    Refusal(Code.SYSTEM_BUSY, "[TIMEOUT_CLEAN_QUEUE]", "BrokerFastFailure: taken off the queue before it ran"),
-    Refusal(Code.SYSTEM_BUSY, "[PCBUSY_CLEAN_QUEUE]", "BrokerFastFailure: taken off the queue before it ran"),
-    Refusal(Code.SYSTEM_BUSY, "[PC_SYNCHRONIZED]", "HookUtils.checkBeforePutMessage"),
-    Refusal(Code.GO_AWAY, "", "NettyRemotingAbstract.processRequestCommand: shutting down, before it is a task"),
-    Refusal(Code.SYSTEM_ERROR, "in-sync replicas not enough", "CommitLog.asyncPutMessage: before the append lock"),
-    Refusal(Code.SERVICE_NOT_AVAILABLE, "service not available now", "HookUtils.checkBeforePutMessage"),
-    Refusal(Code.NO_PERMISSION, "", "AbstractSendMessageProcessor.msgCheck"),
-    Refusal(Code.TOPIC_NOT_EXIST, "", "AbstractSendMessageProcessor.msgCheck"),
-    Refusal(Code.INVALID_PARAMETER, "", "AbstractSendMessageProcessor.msgCheck"),
-    Refusal(Code.MESSAGE_ILLEGAL, "", "msgCheck, HookUtils, MessageExtEncoder.encode: before the append"),
-)
-
-_NOT_MASTER: Final = (Code.SYSTEM_BUSY, Code.SERVICE_NOT_AVAILABLE, Code.GO_AWAY, Code.TOPIC_NOT_EXIST)
-"""What a broker that is no longer master answers to sends and pulls (a busy master too, so not at once)."""
-_REFUSALS_TO_LEAVE: Final = 5
-_REFUSED_PAUSE_NS: Final = NS_PER_S // 20
-_MOST_UNSENT_BYTES: Final = 1 << 20
 _NAME: Final = "rocketmq-wire"
-PRODUCER: Final = {"timeout_ms": 3000}
+PRODUCER: Final = {"timeout_ms": 3000, "batch": 1}
 CONSUMER: Final = {"batch": 1024}
 """their settings, with defaults"""
 _SUSPEND_MS: Final = 1000
@@ -79,101 +40,6 @@ def _open_master(wiring: Wiring) -> Link:
         link.close()
         raise
     return link
-
-
-def outcome_of(header: Header) -> Outcome:
-    """What an answer to a send proves."""
-    taken = TAKEN.get(header.code)
-    if taken is not None:
-        return taken
-    remark = header.remark or ""
-    refused = any(header.code == r.code and remark.startswith(r.remark) for r in REFUSALS)
-    return Outcome.REFUSED if refused else Outcome.UNKNOWN
-
-
-class _Open(NamedTuple):
-    seq: int
-    place: int
-    sent_ns: int
-
-
-class WireProducer:
-    """See mqtest.clients.Producer."""
-
-    def __init__(self, link: Link, wiring: Wiring, settle: Settle, number: int, timeout_ms: int) -> None:
-        self._link = link
-        self._settle = settle
-        self._frames = SendFrames(wiring.topic, f"mqtest-producer-{number}", link.login)
-        self._timeout_ns = timeout_ms * 1_000_000
-        self._open: dict[int, _Open] = {}
-        self._late: dict[int, _Open] = {}
-        self._refused = 0
-        """refusals since the last send that was taken"""
-        self._resume_ns = 0
-        self._failed: str | None = None
-
-    @property
-    def failed(self) -> str | None:
-        """See Producer and Consumer."""
-        return self._failed or self._link.lost
-
-    @property
-    def blocked(self) -> bool:
-        if self._refused and (self._open or now_ns() < self._resume_ns):
-            return True
-        return self._link.unsent > _MOST_UNSENT_BYTES
-
-    def send(self, seq: int, place: int, body: bytes) -> bool:
-        if self.failed or self.blocked:
-            return False
-        opaque, sent_ns = self._link.opaque(), now_ns()
-        self._open[opaque] = _Open(seq, place, sent_ns)
-        self._link.write(self._frames.frame(opaque, place, time.time_ns() // 1_000_000, body))
-        return True
-
-    def poll(self, timeout_s: float) -> None:
-        for frame in self._link.poll(timeout_s):
-            self._answered(frame.header)
-        self._expire(now_ns())
-
-    def _answered(self, header: Header) -> None:
-        sent = self._open.pop(header.opaque, None)
-        late = sent is None
-        if sent is None:
-            sent = self._late.pop(header.opaque, None)
-            if sent is None:
-                return
-        outcome = outcome_of(header)
-        if outcome in (Outcome.ACKED, Outcome.DEGRADED):
-            self._refused = 0
-            fields = header.fields or {}
-            self._settle(sent.seq, outcome, int(fields.get("queueOffset", -1)), int(fields.get("queueId", sent.place)))
-            return
-        if not late:  # unknown never turns into refused
-            self._settle(sent.seq, outcome, -1, sent.place)
-        if outcome is Outcome.REFUSED:
-            self._refused += 1
-            self._resume_ns = now_ns() + _REFUSED_PAUSE_NS
-            if header.code in _NOT_MASTER and self._refused >= _REFUSALS_TO_LEAVE and not self._open:
-                self._failed = f"{self._link.address} takes no messages: {header.code} {header.remark}"
-
-    def _expire(self, at_ns: int) -> None:
-        while self._open:
-            opaque = next(iter(self._open))
-            sent = self._open[opaque]
-            if at_ns - sent.sent_ns < self._timeout_ns:
-                return
-            self._late[opaque] = self._open.pop(opaque)
-            self._settle(sent.seq, Outcome.UNKNOWN, -1, sent.place)
-            if self._link.heard_ns < sent.sent_ns:
-                self._failed = f"{self._link.address}: nothing heard for {self._timeout_ns / NS_PER_S:g} s"
-
-    def close(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while self._open and not self.failed and time.monotonic() < deadline:
-            self.poll(deadline - time.monotonic())
-        self.poll(0)
-        self._link.close()
 
 
 class WireConsumer:
@@ -281,8 +147,8 @@ class WireConsumer:
     def _refuse(self, place: int, header: Header) -> list[Delivery]:
         # a slave, a store that still loads, or a busy broker
         self._refused += 1
-        self._again[place] = now_ns() + _REFUSED_PAUSE_NS
-        if self._refused >= _REFUSALS_TO_LEAVE * 4:
+        self._again[place] = now_ns() + REFUSED_PAUSE_NS
+        if self._refused >= REFUSALS_TO_LEAVE * 4:
             self._failed = f"{self._link.address} gives no messages: {header.code} {header.remark}"
         return []
 
@@ -319,10 +185,11 @@ class WireConsumer:
         self._link.close()
 
 
-def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> WireProducer:
+def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> WireProducer | BatchProducer:
     """See mqtest.clients.Client."""
-    timeout_ms = options(_NAME, "producer", wiring.producer, PRODUCER)["timeout_ms"]
-    return WireProducer(_open_master(wiring), wiring, settle, number, timeout_ms)
+    asked = options(_NAME, "producer", wiring.producer, PRODUCER)
+    producer = WireProducer(_open_master(wiring), wiring, settle, number, asked["timeout_ms"])
+    return producer if asked["batch"] == 1 else BatchProducer(producer, asked["batch"])
 
 
 def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> WireConsumer:
