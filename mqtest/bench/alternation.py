@@ -7,6 +7,7 @@
                         logs/<row>/                every node's log
 Rules:
 - Each run has a topic of its own, made by the same driver with the same settings. A pair's topics go after it.
+- Before each run the nodes' disks are flushed, so that nobody pays for what the other one wrote.
 - A run that failed, ours or the tool's, is told with its reason and counts for nothing; the others go on.
 - Whatever was brought up is removed on every way out, as in a run of cells.
 """
@@ -145,10 +146,12 @@ class _Bench:
         watch = self._watch.cell_started(cell, self._begun, self._total)
         with ExitStack() as stack:
             mine = self._topic(stack, cluster, cell, "ours")
+            cluster.sync()
             judged = ours.run(self._dir.name, cell, self._folder(cell), mine, compared.facts, watch)
             self._tell(compared, self._ours(judged, cell))
             theirs = self._topic(stack, cluster, cell, "tool")
             read = mine if compared.row.tool.reads_ours else theirs
+            cluster.sync()
             self._tell(compared, self._theirs(tool, theirs, read, cell, watch))
         self._watch.cell_judged(cell.id, judged.row)
 
