@@ -17,7 +17,7 @@ from mqtest.bodies import encode_many
 from mqtest.clients import BlockConsumer, BlockProducer, ClientError, client, kafka_producer_ids, kafka_wire
 from mqtest.clients.kafka_codec import VERSIONS, Error
 from mqtest.clients.kafka_wire import REFUSALS
-from mqtest.clock import wait_until
+from mqtest.clock import NS_PER_S, wait_until
 from mqtest.model import RUNNER, Kind, Outcome, Value, Wiring, Workload
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
@@ -229,7 +229,10 @@ def test_the_last_epoch_of_an_id_is_followed_by_a_new_id(monkeypatch: pytest.Mon
         assert [api for api, _version in server.requests].count(22) == 2
 
 
-def test_after_refusals_an_idempotent_producer_goes_on_with_the_sequence_of_the_first() -> None:
+def test_after_refusals_an_idempotent_producer_goes_on_with_the_sequence_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka_wire, "_REFUSED_PAUSE_NS", NS_PER_S)  # for a slow machine, too, to see it blocked
     refusing = True
     after = 0
     """sequence that the broker expects"""
@@ -248,10 +251,12 @@ def test_after_refusals_an_idempotent_producer_goes_on_with_the_sequence_of_the_
         sender.send(range(10))
         sender.until(lambda: len(sender.rows) == 10)
         refusing = True
-        sender.send(range(10, 80))
+        sender.send(range(10, 70))
         sender.until(lambda: len(sender.rows) >= 30)
         assert sender.client.blocked
         refusing = False
+        sender.until(lambda: len(sender.rows) == 70 and not sender.client.blocked)
+        sender.send(range(70, 80))  # a slow machine may have had all of the others refused
         sender.until(lambda: len(sender.rows) == 80)
         assert sender.client.failed is None
         outcomes = sender.outcomes()
