@@ -24,8 +24,7 @@ check: venv ## lint, types and the tests that need no Docker engine: two minutes
 	$(BIN)/pytest -q -m "not docker and not ray" -n 4 --dist worksteal
 
 test: setup check ## set-up, then every check and test, those on real brokers too
-	$(BIN)/pytest -q -m "(docker or ray) and not alone" -n 2 --dist worksteal  # a cell mostly waits
-	$(BIN)/pytest -q -m alone
+	$(BIN)/pytest -q -m "docker or ray"
 
 uninstall: ## takes back what the set-up did: our containers and images, packages, sources, engine, .venv
 	@sh compose/setup.sh undo

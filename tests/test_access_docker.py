@@ -21,7 +21,7 @@ from mqtest.cluster.engine import connect, labels
 from mqtest.cluster.locks import RunLock
 from mqtest.profile import image_version
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 RUN = "test-access"
 USER, PASSWORD = "somebody", "x1y2z3w4"
@@ -210,7 +210,7 @@ def test_login_and_tls(
     keys = {key: str(tmp_path / value) if value == "ca.pem" else value for key, value in keys.items()}
     with broker(name, script, tmp_path) as address:
         asked = (tmp_path, "--profile", profile)
-        wait_until(lambda: attach(name, f"{address}:{port}", keys, *asked) == 0, 120, f"{name} to let us in", poll_s=1)
+        wait_until(lambda: attach(name, f"{address}:{port}", keys, *asked) == 0, 240, f"{name} to let us in", poll_s=1)
         (report,) = (tmp_path / "results").glob("*/report.md")
         written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
         assert [path for path in written if PASSWORD.encode() in path.read_bytes()] == []

@@ -192,7 +192,6 @@ def test_a_disk_that_remembers_or_loses_is_no_evidence(cluster: ComposeCluster, 
     assert cluster.forgotten(["node-1"]) == {}
 
 
-@pytest.mark.alone
 def test_spread_of_the_cut(cluster: ComposeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     """Three cuts, each of filesystems that were mounted for it; one of them may meet a machine that was busy."""
     three = ["node-1", "node-2", "node-3"]

@@ -89,7 +89,6 @@ def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.alone
 def test_up_attach_and_down(tmp_path: Path) -> None:
     done = mqtest(tmp_path, "up", "kafka/acks-all")  # mqtest up kafka/acks-all
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ from mqtest.judge import judge
 from mqtest.ledger import load_sends, sends_folders
 from mqtest.model import Verdict
 
-pytestmark = [pytest.mark.docker, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
 KILLS = int(os.environ.get("MQTEST_KILLS", "2"))
 FAULTS = ("power-cut:all", "partition:leader", "pause:leader", "kill:all", "power-cut:leader")
