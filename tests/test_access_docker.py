@@ -102,7 +102,7 @@ run() {{
     -cp "$ROCKETMQ_HOME/conf:$lib/*" "$@"
 }}
 run org.apache.rocketmq.namesrv.NamesrvStartup &
-sleep 3
+until (: </dev/tcp/127.0.0.1/9876) 2>/dev/null; do sleep 0.2; done  # or it registers half a minute later
 run org.apache.rocketmq.broker.BrokerStartup -c /test/broker.conf
 """
 
