@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mqtest import __version__
 from mqtest.report import terminal
-from mqtest.report.bare import collect_bare, is_bare
+from mqtest.report.bare import collect_bare
 from mqtest.report.collect import (
     Collected,
     cell_folders,
@@ -27,7 +27,7 @@ from mqtest.report.collect import (
     store_verdict,
     write,
 )
-from mqtest.report.csv_table import csv_text, parquet_bytes
+from mqtest.report.csv_table import TABLE, csv_text, is_bare, parquet_bytes
 from mqtest.report.junit import junit_text
 from mqtest.report.markdown import markdown_text
 from mqtest.report.page import page, stills
@@ -86,7 +86,7 @@ def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
             store_verdict(cell)
         curves = {cell.folder: measure(cell) for cell in collected.cells}
         contents = {
-            "results.csv": csv_text(collected.cells),
+            TABLE: csv_text(collected.cells),
             "results.parquet": parquet_bytes(collected.cells),
             "report.md": markdown_text(collected, __version__, tuple(pictures)),
             "report.html": page(collected, curves, __version__),

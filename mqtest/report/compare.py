@@ -24,12 +24,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from mqtest.errors import UsageError
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
-from mqtest.report.collect import RUN, JudgedCell, collect
+from mqtest.report.collect import JudgedCell, collect
 from mqtest.report.compare_figures import moves, texts
-from mqtest.report.csv_table import csv_text, rows_of
+from mqtest.report.csv_table import TABLE, csv_text, is_bare, read_table, rows_of
 from mqtest.report.summary import (
     PROVE_NOTHING,
     WORST_FIRST,
@@ -132,12 +131,9 @@ def read(paths: Sequence[Path]) -> Side:
     """A results.csv, a folder that holds one and no run, or the folders of a run (shards are taken together), whose
     cells are judged anew. Raises UsageError."""
     name = " ".join(map(str, paths))
-    if len(paths) == 1 and (table := _results_csv(paths[0])) is not None:
-        try:
-            text = table.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise UsageError(f"{table}: {error}") from error
-        return Side(name=name, rows=tuple(rows_of(text, str(table))))
+    if len(paths) == 1 and (paths[0].is_file() or is_bare(paths[0])):
+        table = paths[0] if paths[0].is_file() else paths[0] / TABLE
+        return Side(name=name, rows=tuple(read_table(table)))
     found = collect(paths)
     return Side(
         name=name,
@@ -176,13 +172,6 @@ def failing(comparison: Comparison, new: Side) -> list[JudgedCell]:
     bad = (Verdict.BROKEN, Verdict.DEAD, *PROVE_NOTHING)
     rows = [row for change in comparison.of(Weight.WORSE) for row in change.rows]
     return new.behind([*rows, *(row for row in new.rows if verdict_of(row) in bad)])
-
-
-def _results_csv(path: Path) -> Path | None:
-    if path.is_file():
-        return path
-    inside = path / "results.csv"
-    return inside if inside.is_file() and not (path / RUN).is_file() and not (path / "cells").is_dir() else None
 
 
 def _replayed(change: Change, new: Side) -> Change:

@@ -1,4 +1,4 @@
-"""results.csv: one row a cell, for spreadsheets and scripts; and read again, for `mqtest compare`.
+"""results.csv: one row a cell, for spreadsheets and scripts; and read again, where only that is left of a run.
 
 First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was
 run with, flattened: asked and effective settings, workload, phases, search, disks, versions, image, host, usage. The
@@ -16,13 +16,15 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mqtest.errors import UsageError
 from mqtest.judge import COLUMNS
 from mqtest.model import Verdict
-from mqtest.report.collect import JudgedCell
+from mqtest.report.collect import RUN, JudgedCell
 
+TABLE = "results.csv"
 _FACTS = (
     "settings",
     "effective",
@@ -76,6 +78,20 @@ def parquet_bytes(cells: Sequence[JudgedCell]) -> bytes:
     return out.getvalue()
 
 
+def is_bare(path: Path) -> bool:
+    """Whether the folder has a table and neither a run nor cells."""
+    return (path / TABLE).is_file() and not (path / RUN).is_file() and not (path / "cells").is_dir()
+
+
+def read_table(path: Path) -> list[dict[str, object]]:
+    """The rows of a results.csv; raises UsageError where it cannot be read, or is none of ours."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    return rows_of(text, str(path))
+
+
 def rows_of(text: str, name: str) -> list[dict[str, object]]:
     """The rows of such a text, with figures as numbers; what cell.json said stays text. `name` is of the file, for the
     UsageError that a text which is no such table raises."""
@@ -126,8 +142,6 @@ def _kind(column: str) -> str:
     if column in _YES_OR_NO:
         return "flag"
     return "real" if _WITH_UNIT.search(column) else "whole"
-
-
 
 
 def _columns(rows: Iterable[Mapping[str, object]]) -> list[str]:

@@ -20,6 +20,7 @@ from mqtest.report.safety import safety_text
 from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
     HEADERS,
+    PROVE_NOTHING,
     Group,
     cost,
     count,
@@ -141,7 +142,7 @@ def _not_proven(collected: Collected) -> str:
     lines = [
         f"`{cell.id}` is {cell.verdict}: {cell.reason}"
         for cell in collected.cells
-        if cell.verdict in (Verdict.UNKNOWN, Verdict.INVALID)
+        if cell.verdict in PROVE_NOTHING
     ]
     lines += [f"`{cell}` was planned and did not finish" for cell in collected.unfinished]
     lines += [

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from mqtest.errors import UsageError
 from mqtest.report.collect import RUN, cell_folders, collect, read_run
-from mqtest.report.csv_table import csv_text, rows_of
+from mqtest.report.csv_table import TABLE, csv_text, read_table, rows_of
 from mqtest.report.summary import Row, groups, profile_of, teeth
 
-TABLE = "results.csv"
 _APART = (("nodes", "on {} node{s}"), ("broker_version", "version {}"))
 """columns in which cells of one profile may differ, and how that is said"""
 _MACHINE = ("host.cpu", "host.cores", "host.memory_gb")
@@ -86,10 +85,7 @@ def _rows(path: Path) -> Iterable[Row]:
         return rows_of(csv_text(collect([path]).cells), str(path))
     if not table.is_file():
         raise UsageError(f"{path}: no such folder or file")
-    try:
-        return rows_of(table.read_text(encoding="utf-8"), str(table))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{table}: {getattr(error, 'strerror', None) or error}") from error
+    return read_table(table)
 
 
 def _must_lose(folder: Path) -> list[str]:

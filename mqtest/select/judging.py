@@ -24,7 +24,7 @@ from enum import StrEnum
 
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
-from mqtest.report.summary import Row, at_most, count, fault_of, measured, millis, verdict_of
+from mqtest.report.summary import PROVE_NOTHING, Row, at_most, count, fault_of, measured, millis, verdict_of
 from mqtest.select.candidates import Candidate, cell_name
 from mqtest.select.needs import Need, number
 from mqtest.select.words import WORDS
@@ -146,7 +146,7 @@ def judged(need: Need, candidate: Candidate, wanted: int = 1) -> Judged:
 def reading_of(need: Need, row: Row) -> Reading:
     """The need held against one cell."""
     verdict = verdict_of(row)
-    if verdict in (Verdict.UNKNOWN, Verdict.INVALID):
+    if verdict in PROVE_NOTHING:
         return Reading(row=row, met=None, why=f"{verdict}: it proves nothing")
     if need.of_loss and row.get("not_found") is not None:
         missing = count(measured(row, "not_found"))

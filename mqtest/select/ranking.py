@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
-from mqtest.report.summary import Row, count, fault_of, measured, millis, seconds, verdict_of
+from mqtest.report.summary import PROVE_NOTHING, Row, count, fault_of, measured, millis, seconds, verdict_of
 from mqtest.select.candidates import Candidate
 from mqtest.select.needs import number
 
@@ -139,6 +139,6 @@ def _medians(preference: Preference, rows: Sequence[Row]) -> dict[Way, float]:
     found: dict[Way, list[float]] = {}
     for row in rows:
         value = preference.figure(row)
-        if value is not None and verdict_of(row) not in (Verdict.UNKNOWN, Verdict.INVALID):
+        if value is not None and verdict_of(row) not in PROVE_NOTHING:
             found.setdefault(tuple(row.get(column) for column in preference.alike), []).append(value)
     return {way: statistics.median(values) for way, values in found.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
-from mqtest.report.summary import Group, Row, count, groups, loss, measured, millis, profile_of
+from mqtest.report.summary import PROVE_NOTHING, Group, Row, count, groups, loss, measured, millis, profile_of
 
 _MOST_NAMES = 4
 
@@ -42,7 +42,7 @@ def _kept(every: Sequence[Group], by_profile: Mapping[str, Sequence[Group]], saf
         parts += told[:_MOST_NAMES]
         if len(told) > _MOST_NAMES:
             parts.append(f"{len(told) - _MOST_NAMES} more {words}")
-    nothing = sum(group.verdict in (Verdict.UNKNOWN, Verdict.INVALID) for group in every)
+    nothing = sum(group.verdict in PROVE_NOTHING for group in every)
     if nothing:
         parts.append(f"{nothing} of {len(every)} combinations {'proves' if nothing == 1 else 'prove'} nothing")
     return "; ".join(parts) + "."
