@@ -393,9 +393,5 @@ def _so_far(folder: Path, columns: Mapping[str, str], commits: Sequence[str], no
 
 
 def _folders(cell_dir: Path, name: str) -> dict[int, Path]:
-    found = {}
-    for path in (cell_dir / "ledger").glob(f"{name}.*"):
-        number = path.name.partition(".")[2]
-        if number.isdigit():
-            found[int(number)] = path
-    return dict(sorted(found.items()))
+    named = ((path.name.partition(".")[2], path) for path in (cell_dir / "ledger").glob(f"{name}.*"))
+    return dict(sorted((int(number), path) for number, path in named if number.isdigit()))

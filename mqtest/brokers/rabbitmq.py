@@ -76,12 +76,10 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     for argument in profile.settings.get("topic", {}):
         if argument not in ARGUMENTS:
             raise UsageError(f"{profile.path}: topic.{argument}: RabbitMQ has no such queue argument")
-    advanced = profile.settings.get("advanced", {})
+    advanced, allowed = profile.settings.get("advanced", {}), ", ".join(ADVANCED)
     for key in advanced:
         if key not in ADVANCED:
-            raise UsageError(
-                f"{profile.path}: advanced.{key}: not known to do anything; allowed: {', '.join(ADVANCED)}"
-            )
+            raise UsageError(f"{profile.path}: advanced.{key}: not known to do anything; allowed: {allowed}")
     lines = (f"{key} = {_conf(value)}" for key, value in profile.settings.get("broker", {}).items())
     return {
         "MQTEST_NODES": str(nodes),

@@ -28,7 +28,7 @@ from mqtest.brokers.rocketmq_settings import (
     topic_request,
 )
 from mqtest.clients import ClientError
-from mqtest.clients.rocketmq_codec import Code, Frame, Request, request
+from mqtest.clients.rocketmq_codec import Code, Frame, Request, request, send_fields
 from mqtest.clients.rocketmq_link import AnswerError, Link
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
@@ -233,8 +233,7 @@ class RocketMQ:
         if missing:
             replicas = self._replicas()
             master = str(replicas.get("masterAddress"))
-            ha_address = f"{master.rpartition(':')[0]}:{next(self._spellings)}"
-            told = {"masterAddress": master, "masterHaAddress": ha_address}
+            told = {"masterAddress": master, "masterHaAddress": f"{master.rpartition(':')[0]}:{next(self._spellings)}"}
             if all(self._routed(c) == master for c in self._coordinators):
                 for slave in replicas.get("notInSyncReplicas", ()):
                     with suppress(ClusterError):  # it is told again
@@ -245,8 +244,7 @@ class RocketMQ:
         """A new epoch, with a message in the one before, or the new one would not be written down."""
         old = self._replicas()
         now_ms = str(time.time_ns() // 1_000_000)
-        letters = {"a": GROUP, "b": _EPOCH_TOPIC, "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": now_ms}
-        letters |= {"h": "0", "i": "", "j": "0", "k": "false", "m": "false"}
+        letters = {**send_fields(_EPOCH_TOPIC, GROUP), "e": "0", "g": now_ms}
         queue = {"topic": _EPOCH_TOPIC, "queueId": "0"}
         stored = self._position(self._master(), Request.GET_MAX_OFFSET, queue) + 1
         # A slave that is late has it in a moment; the master's own wait for it is over before.

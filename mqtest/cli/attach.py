@@ -10,11 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mqtest.cli.words import FOLDER, show_report
 from mqtest.errors import UsageError
+
+if TYPE_CHECKING:
+    from mqtest.attach import Attachment
+    from mqtest.brokers.foreign import Asked
+    from mqtest.credentials import Credentials
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -114,25 +120,13 @@ def attach(
     from dataclasses import replace
 
     from mqtest import attach as attaching
-    from mqtest import credentials as secrets
-    from mqtest import live
-    from mqtest.brokers.foreign import Asked, foreign_module
     from mqtest.model import Workload
-    from mqtest.profile import find_profile
 
     if heal is not None and fault is None:
         raise UsageError("--heal without --fault has nothing to mend")
-    module = foreign_module(broker)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    access = secrets.read(broker, module.ACCESS, credentials, os.environ)
+    there, access = _there(broker, at, profile, topic, credentials)
     asked = attaching.Attachment(
-        asked=Asked(
-            profile=find_profile(f"{broker}/{profile or module.PROFILE}"),
-            at=at,
-            topic=topic or f"mqtest-{stamp}",
-            group=f"mqtest-{stamp}",
-            access=access.access,
-        ),
+        asked=there,
         credentials=access,
         workload=Workload(producers=producers, consumers=consumers, rate_per_s=rate, size_bytes=size, places=places),
         phases=replace(attaching.PHASES, steady_s=after, hold_s=hold),
@@ -144,6 +138,34 @@ def attach(
         remove=remove,
         may_lose=may_lose,
     )
+    return _run(asked, results, plain)
+
+
+def _there(
+    broker: str, at: str, profile: str | None, topic: str | None, credentials: Path | None
+) -> tuple[Asked, Credentials]:
+    """What is asked of that cluster, and what lets us in."""
+    from mqtest import credentials as secrets
+    from mqtest.brokers.foreign import Asked, foreign_module
+    from mqtest.profile import find_profile
+
+    module = foreign_module(broker)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    access = secrets.read(broker, module.ACCESS, credentials, os.environ)
+    asked = Asked(
+        profile=find_profile(f"{broker}/{profile or module.PROFILE}"),
+        at=at,
+        topic=topic or f"mqtest-{stamp}",
+        group=f"mqtest-{stamp}",
+        access=access.access,
+    )
+    return asked, access
+
+
+def _run(asked: Attachment, results: Path, plain: bool) -> int:
+    from mqtest import attach as attaching
+    from mqtest import live
+
     watch = live.watch(plain=plain)
     with first_interrupt_ends_the_load() as enough:
         run_dir = attaching.run(asked, results, watch, enough.is_set)

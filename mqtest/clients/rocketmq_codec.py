@@ -149,6 +149,14 @@ class Login(NamedTuple):
         return {**named, "Signature": signature.decode()}
 
 
+def send_fields(topic: str, group: str, *, batch: bool = False) -> dict[str, str]:
+    """The fields of a send but for `e`, the queue, and `g`, when it was born in ms. V2 has letters for names: a group,
+    b topic, c default topic, d its queues, f system flag, h flag, i properties, j reconsumed, k unit mode, m batch
+    (SendMessageRequestHeaderV2.java)."""
+    fields = {"a": group, "b": topic, "c": "TBW102", "d": "4", "f": "0"}
+    return fields | {"h": "0", "i": "", "j": "0", "k": "false", "m": str(batch).lower()}
+
+
 class SendFrames:
     """Frames of SEND_MESSAGE_V2, or of SEND_BATCH_MESSAGE, for one topic and group: the header written by hand, as it
     costs most of a send."""
@@ -159,10 +167,7 @@ class SendFrames:
         self._login = login
         self._code = Request.SEND_BATCH_MESSAGE if batch else Request.SEND_MESSAGE_V2
         self._head = b'{"code":%d,"language":"PYTHON","version":%d,"opaque":' % (self._code, _VERSION)
-        # V2 has letters for names: a group, b topic, c default topic, d its queues, e queue, f system flag,
-        # g born, h flag, i properties, j reconsumed, k unit mode, m batch (SendMessageRequestHeaderV2.java)
-        self._fields = {"a": group, "b": topic, "c": "TBW102", "d": "4", "f": "0"}
-        self._fields |= {"h": "0", "i": "", "j": "0", "k": "false", "m": str(batch).lower()}
+        self._fields = send_fields(topic, group, batch=batch)
         fields = json.dumps(self._fields, separators=(",", ":")).encode()
         self._tail = b',"flag":0,"serializeTypeCurrentRPC":"JSON","extFields":%b,"e":"' % fields.removesuffix(b"}")
 
