@@ -78,6 +78,33 @@ def test_decodes_as_one_by_one(
     same_as_one_by_one([bytes(text) for text in bodies])
 
 
+@given(
+    st.integers(1000, 2**31),
+    st.integers(-20, 20),
+    st.integers(1, 40),
+    st.one_of(st.just(None), DUE),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 129), st.integers(0, 255)), max_size=2),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 2), st.integers(0, 3000)), max_size=1),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_guess_from_the_ends_is_only_taken_where_it_holds(
+    first: int,
+    step: int,
+    count: int,
+    due_ns: int | None,
+    damage: list[tuple[int, int, int]],
+    others: list[tuple[int, int, int]],
+) -> None:
+    """Even steps with one due time or many, some rows damaged, and some of another producer or number."""
+    rows = [(7, 1, first + step * n, n * 1000 if due_ns is None else due_ns) for n in range(count)]
+    for row, producer, seq in others:
+        rows[row % count] = (7, producer, seq, 5)
+    bodies = [bytearray(body.encode(*row, 130)) for row in rows]
+    for row, at, value in damage:
+        bodies[row % count][at] = value
+    same_as_one_by_one([bytes(text) for text in bodies])
+
+
 def test_other_bytes_with_a_good_crc_are_taken_as_body_takes_them() -> None:
     from zlib import crc32
 
