@@ -11,7 +11,8 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -61,8 +62,19 @@ def _check_keys(table: Mapping[str, Any], kind: type, path: Path, at: str) -> No
     for key, value in table.items():
         if key not in allowed:
             raise UsageError(f"{path}: {unknown('key', _join(at, key), [_join(at, a) for a in allowed])}")
-        if is_dataclass(hints[key]) and isinstance(value, Mapping):
-            _check_keys(value, hints[key], path, _join(at, key))
+        _check_within(value, hints[key], path, _join(at, key))
+
+
+def _check_within(value: Any, hint: Any, path: Path, at: str) -> None:
+    """The keys of the tables in a value: itself, one that may be absent, or those of a list."""
+    if isinstance(value, list):
+        for number, entry in enumerate(value):
+            for inner in get_args(hint):
+                _check_within(entry, inner, path, f"{at}[{number}]")
+    elif isinstance(value, Mapping):
+        for kind in (hint, *get_args(hint)) if get_origin(hint) in (None, UnionType) else ():
+            if is_dataclass(kind) and isinstance(kind, type):
+                _check_keys(value, kind, path, at)
 
 
 def _join(at: str, key: str) -> str:

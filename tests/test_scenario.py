@@ -143,6 +143,17 @@ def test_rejections_of_a_search(tmp_path: Path, before: str, after: str, message
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["schedule.s.repaet", "schedule.s.steps[1].fro_s"])
+def test_a_misspelt_key_of_a_schedule_is_named(tmp_path: Path, key: str) -> None:
+    table, _, name = key.rpartition(".")
+    steps = 'steps = [{ do = "kill:one" }, { do = "kill:one", SECOND = 3 }]'
+    steps = steps.replace("SECOND", name) if "steps" in table else f"{steps.replace('SECOND', 'at_s')}\n{name} = 3"
+    path = write(tmp_path, GOOD.replace('"kill:leader"', '"s"') + f"[schedule.s]\n{steps}")
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: key '{key}' is not known (did you mean ")
+
+
 def test_a_missing_file_lists_the_shipped_ones() -> None:
     with pytest.raises(UsageError, match=r"no such scenario file; shipped ones: .*first-look"):
         locate("nowhere")
