@@ -189,14 +189,20 @@ class Workload:
     """What the producers and consumers of one cell do."""
 
     producers: int = 1
+    """processes that send"""
     consumers: int = 1
+    """processes that read, in one group"""
     consume: Consume = Consume.AFTER_HEAL
+    """`live`: from the start; `after-heal`: only once nothing more is sent, so that they take nothing from a queue that
+    the fault could hit"""
     rate_per_s: float | None = 2000.0
-    """all producers together, open loop; None: a closed loop that keeps `window` sends in flight"""
+    """all producers together, open loop; None (`closed_loop = true`): no rate, `window` sends stay in flight"""
     window: int = 5000
     """most sends of one producer that are handed over and not settled"""
     size_bytes: int = 512
+    """of a message"""
     places: int = 1
+    """partitions (Kafka) or queues (RabbitMQ, RocketMQ)"""
     transformers: int = 0
     """they read what the producers send and write it on, into a second topic; live"""
     process_ms: float = 0.0
@@ -208,9 +214,11 @@ class Phases:
     """Durations and bounds of one cell, in seconds."""
 
     warm_up_s: float = 2.0
+    """load whose speed is in no figure"""
     steady_s: float = 5.0
+    """load before the fault; rates and latencies are those of this phase"""
     hold_s: float = 6.0
-    """from `injected` until the heal begins"""
+    """how long a fault is held: from `injected` until the heal begins"""
     after_s: float = 3.0
     """load goes on for so long after the recovery"""
     recover_s: float = 120.0
@@ -218,7 +226,9 @@ class Phases:
     settle_s: float = 30.0
     """at most, for open sends to settle once nothing more is sent"""
     drain_s: float = 60.0
+    """at most, for the consumers to take everything that is left"""
     audit_s: float = 120.0
+    """at most, for the fence in every place, and then for the complete read"""
     up_s: float = 180.0
     """at most, from compose up until the cluster is ready"""
     sync_before_fault_s: float | None = None
@@ -236,10 +246,11 @@ class Search:
     start_per_s: float = 4000.0
     """the first rate, of the warm-up too"""
     most_per_s: float = 200_000.0
+    """no rate above this is tried"""
     step_s: float = 3.0
     """how long a rate is tried; one that is clearly too much, shorter"""
     trials: int = 14
-    """at most"""
+    """so many rates are tried, at most"""
     settle_s: float = 10.0
     """at most, after each trial, for what is open to settle"""
     at: tuple[float, ...] = (0.25, 0.5, 0.75)

@@ -21,36 +21,61 @@ from mqtest.profile import find_profile, image_version
 from mqtest.schedule import ScheduleTable, parse_fault, parse_schedule
 from mqtest.targets import TARGETS, WORKERS
 
-_FILESYSTEMS = ("ext4", "xfs")
+FILESYSTEMS = ("ext4", "xfs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """The keys of a scenario file, with their defaults."""
+class File:
+    """The keys of a scenario file, with their defaults. What stands below each is what `mqtest schema` says of it."""
 
     title: str
+    """a few words: the heading of the report"""
     question: str
+    """what the run shall answer, in one sentence; the report begins with it"""
     profiles: Sequence[str]
+    """what is run: `broker/profile`, as `mqtest list` shows them"""
     faults: Sequence[str]
+    """what happens to each of them: `none`, `action:target`, several at one moment joined by `+`, or the name of a
+    `[schedule.<name>]`"""
     must_lose: Sequence[str] = ()
+    """faults of this scenario under which some profile has to lose; where none did, the report says so at its top"""
     skip: Sequence[str] = ()
+    """globs of `broker/profile/fault` that are not run"""
     nodes: int = 3
+    """brokers of each cluster"""
     repeats: int = 1
+    """so many cells of each profile and fault; `--repeat` on the command line comes before it"""
     seed: int = 1
+    """whatever is drawn comes from it; `--seed` on the command line comes before it"""
     floor: int = 1000
+    """fewer acknowledged messages than this: the cell is `invalid`, for they were too few to tell"""
     fs: str = "ext4"
+    """filesystem of the nodes' disks"""
     disk_mb: int | None = None
+    """size of each node's disk; without it from the rate, the size and the phases, so that half of it stays empty"""
     closed_loop: bool = False
+    """no rate: each producer keeps `workload.window` sends in flight; no message has a time at which it is due"""
     latency: bool = False
+    """the scenario is there to measure latency: a cell whose own load was too late for that is `invalid`"""
     hasty: bool = False
+    """the load comes right after the first start: the cluster is not settled first, nor are its disks flushed"""
     max_cells: int = 120
+    """a scenario that makes more cells than this is refused, unless `--repeat` asks for them"""
     version: Mapping[str, str] = field(default_factory=dict)
+    """broker → the version to run, in place of the one in its profiles.toml"""
     vary: Mapping[str, Sequence[Value]] = field(default_factory=dict)
-    schedule: Mapping[str, Any] = field(default_factory=dict)
-    search: Mapping[str, Any] | None = None
+    """key → values: the scenario is run with every combination. A key is one of this file (`workload.size_bytes`), or a
+    setting of the profiles in the broker's own name (`producer.acks`)"""
+    schedule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """name → a fault of several steps, or one that is drawn"""
+    search: Search | None = None
+    """cells without a fault look for the highest rate that they sustain, and measure latency at shares of it"""
     settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """action → its numbers, in place of their defaults"""
     workload: Workload = field(default_factory=Workload)
+    """what producers and consumers do"""
     phases: Phases = field(default_factory=Phases)
+    """how long each part of a cell lasts, and how long it may last"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +149,7 @@ def locate(name: str) -> Path:
 def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:
     """Read and check a scenario, with the values that were `asked` in place of its own; raises UsageError."""
     table = axes.overlaid(toml.read(path), asked or {}, path)
-    file = toml.convert(table, _File, path)
+    file = toml.convert(table, File, path)
     arms = tuple(_arm(table, values, path) for values in axes.combinations(file.vary, path))
     _check_numbers(file, path)
     schedules = {
@@ -169,10 +194,10 @@ def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:
 
 
 def _arm(table: Mapping[str, Any], values: Mapping[str, Value], path: Path) -> Arm:
-    file = toml.convert(axes.overlaid(table, axes.of_scenario(values), path), _File, path)
+    file = toml.convert(axes.overlaid(table, axes.of_scenario(values), path), File, path)
     _check_phases(file.phases, path)
-    if file.fs not in _FILESYSTEMS:
-        raise UsageError(f"{path}: fs: {toml.unknown('filesystem', file.fs, list(_FILESYSTEMS))}")
+    if file.fs not in FILESYSTEMS:
+        raise UsageError(f"{path}: fs: {toml.unknown('filesystem', file.fs, list(FILESYSTEMS))}")
     if file.latency and file.closed_loop:
         raise UsageError(f"{path}: latency: a closed loop has no due times to count from; drop closed_loop")
     if file.nodes < 1:
@@ -185,11 +210,11 @@ def _arm(table: Mapping[str, Any], values: Mapping[str, Value], path: Path) -> A
         fs=file.fs,
         workload=_workload(file, path),
         phases=file.phases,
-        search=None if file.search is None else _search(file, profiles, path),
+        search=None if file.search is None else _search(file.search, file, profiles, path),
     )
 
 
-def _check_numbers(file: _File, path: Path) -> None:
+def _check_numbers(file: File, path: Path) -> None:
     for key, least in (("repeats", 1), ("floor", 1), ("max_cells", 1)):
         if getattr(file, key) < least:
             raise UsageError(f"{path}: {key}: must be at least {least}")
@@ -234,7 +259,7 @@ def _some(values: Sequence[str], key: str, path: Path) -> Sequence[str]:
     return values
 
 
-def _workload(file: _File, path: Path) -> Workload:
+def _workload(file: File, path: Path) -> Workload:
     load = file.workload
     for key in ("producers", "window", "places"):
         if getattr(load, key) < 1:
@@ -263,8 +288,7 @@ def _check_phases(phases: Phases, path: Path) -> None:
         raise UsageError(f"{path}: phases.sync_before_fault_s: must be above 0 and at most steady_s")
 
 
-def _search(file: _File, profiles: Sequence[Profile], path: Path) -> Search:
-    search = toml.convert(file.search or {}, Search, path, "search")
+def _search(search: Search, file: File, profiles: Sequence[Profile], path: Path) -> Search:
     at = f"{path}: search"
     for key in ("start_per_s", "step_s", "settle_s", "at_s"):
         if getattr(search, key) <= 0:

@@ -34,8 +34,11 @@ class StepTable:
     """One entry of `steps`."""
 
     do: str
+    """`action:target`; the target may be `same` (whom the step before hit) or `other` (whom no step hit yet)"""
     at_s: float = 0.0
+    """from the beginning of its group"""
     for_s: float | None = None
+    """how long it is held; without it for `phases.hold_s`, or not at all where it is over at once (`restart`)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +46,17 @@ class ScheduleTable:
     """The keys of `[schedule.<name>]`."""
 
     steps: Sequence[StepTable] = ()
+    """one group of steps, each at its time; they may overlap"""
     repeat: int = 1
+    """so many groups of these steps, each after the recovery of the one before"""
     draw: Sequence[str] = ()
+    """in place of `steps`: groups of one step each, drawn from these by the cell's seed"""
     lasts_s: float = 60.0
+    """how long groups are drawn for"""
     every_s: float = 0.0
+    """from the beginning of a group to that of the next, at least"""
     hold_s: Sequence[float] = (2.0, 8.0)
+    """least and most time that a drawn step is held"""
 
 
 class Moment(NamedTuple):

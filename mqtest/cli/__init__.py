@@ -20,7 +20,7 @@ from mqtest import __version__
 from mqtest.cli.attach import attach
 from mqtest.cli.bench import bench
 from mqtest.cli.compare import compare
-from mqtest.cli.machine import calibrate, clean, doctor, down, list_command, up
+from mqtest.cli.machine import calibrate, clean, doctor, down, list_command, schema, up
 from mqtest.cli.runs import check, report_command, run
 from mqtest.cli.select import select
 from mqtest.cli.words import say
@@ -82,7 +82,8 @@ def version() -> int:
 
 
 for command in (
-    run, check, report_command, select, compare, list_command, doctor, calibrate, attach, bench, up, down, clean,
+    run, check, report_command, select, compare, list_command, schema, doctor, calibrate, attach, bench, up, down,
+    clean,
 ):  # fmt: skip
     cli.add_command(command)
 

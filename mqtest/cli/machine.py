@@ -1,4 +1,4 @@
-"""`mqtest list`, `doctor`, `calibrate`, `up`, `down`, `clean`: what there is, and what is left behind."""
+"""`mqtest list`, `schema`, `doctor`, `calibrate`, `up`, `down`, `clean`: what there is, and what is left behind."""
 
 from __future__ import annotations
 
@@ -20,6 +20,29 @@ def list_command() -> int:
         width = max((len(name) for name, _ in entries), default=0)
         for name, about in entries:
             click.echo(f"  {name.ljust(width)}  {about}".rstrip())
+    return 0
+
+
+@click.command(short_help="Print the JSON Schema of a scenario, for editors.")
+def schema() -> int:
+    """Print the JSON Schema of a scenario file: an editor that knows it completes keys, profiles and faults, says what
+    each key means, and marks a misspelt one while it is typed.
+
+    \b
+    Write it beside your scenarios:
+      mqtest schema > scenario.schema.json
+    and let each of them begin with this line:
+      #:schema ./scenario.schema.json
+
+    That line is read by taplo, and so by VS Code's "Even Better TOML" and by every editor that has taplo as its
+    language server. `taplo check mine.toml` goes by it as well. What depends on more than one key only mqtest itself
+    can tell: `mqtest run mine.toml --dry-run` does, without running anything.
+    """
+    import json
+
+    from mqtest.schema import scenario_schema
+
+    click.echo(json.dumps(scenario_schema(), indent=2, ensure_ascii=False))
     return 0
 
 
