@@ -39,7 +39,7 @@ from tests.run_dirs import make_cell, make_run
 
 COMMANDS = (
     "run", "attach", "bench", "calibrate", "check", "compare", "report", "select", "list", "doctor", "up", "down",
-    "clean", "version",
+    "clean", "schema", "version",
 )  # fmt: skip
 
 
