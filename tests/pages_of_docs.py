@@ -1,4 +1,4 @@
-"""README.md and docs/, read as a person reads them: the commands in their code blocks, their files, links and headings."""
+"""README.md and docs/ as a person reads them: the commands in their code blocks, files to write, links, headings."""
 
 from __future__ import annotations
 

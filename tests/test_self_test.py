@@ -1,30 +1,28 @@
-"""The README's commands that need no engine, run once, one after the other, and what each cell of `self-test` came to.
+"""The commands of README.md and docs/ that need no engine, run once, one after the other, and what each cell of
+`self-test` came to.
 
 One test, because it costs twelve cells; every assertion names the command or the cell that it is about.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import shlex
 from pathlib import Path
 
 import pytest
 
-from mqtest.cli import main
 from mqtest.event_log import events_path, load_events
 from mqtest.judge import judge
 from mqtest.ledger import read_cell, write_cell
 from mqtest.model import Verdict
+from tests.pages_of_docs import run
 from tests.test_readme import HERE
 
 CLEAN = {"lost": 0, "reordered": 0, "phantom": 0, "foreign": 0, "fault_bit": True, "audit_complete": True}
 
 
-def test_the_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = {command: run(command) for command in HERE}
+    said = {command: here(command) for command in HERE}
     assert "lost-as-documented" in said["mqtest run self-test"]
     assert "100 / " in said["mqtest run self-test"]
     assert "NOTE" not in said["mqtest run self-test"]
@@ -43,15 +41,10 @@ def test_the_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     floor_that_is_not_reached(cells["memory-log-safe-none-1"])
 
 
-def run(command: str) -> str:
-    """What the command says on stdout; it must end well. RUN is the run that is there."""
+def here(command: str) -> str:
+    """What the command says; RUN is the run that is there."""
     name = next((path.name for path in Path("results").glob("*-self-test")), "RUN")
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(shlex.split(command.replace("RUN", name))[1:])
-    assert code == 0, f"{command}: {out.getvalue()[-500:]} {err.getvalue()[-500:]}"
-    assert out.getvalue().strip(), f"{command} says something"
-    return out.getvalue()
+    return run(command.replace("RUN", name))
 
 
 def record_of_a_kill(folder: Path) -> None:

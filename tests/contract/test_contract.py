@@ -221,7 +221,7 @@ def test_death_of_all_nodes_is_told_and_a_new_epoch_works(rig: Rig) -> None:
     rig.broker.await_nodes(120)
     try:
         rig.broker.await_ready(60)
-    except (WaitTimeout, ClusterError):  # a slave of RocketMQ may stay out for good (README): as an operator would
+    except (WaitTimeout, ClusterError):  # a slave of RocketMQ may stay out (docs/rocketmq.md): as an operator would
         rig.cluster.stop(rig.names)
         rig.cluster.start(rig.names)
         rig.broker.await_nodes(60)
