@@ -211,6 +211,26 @@ def test_dry_run_shows_the_plan_and_runs_nothing(runner: FakeRunner, capsys: pyt
     assert runner.asked == {}
 
 
+def test_dry_run_shows_the_timeline_of_a_schedule_of_one_step(
+    runner: FakeRunner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = """
+        title = "t"
+        question = "q?"
+        profiles = ["memory/log-safe"]
+        faults = ["late", "kill:leader"]
+        nodes = 1
+        [schedule.late]
+        steps = [{ do = "kill:leader", at_s = 1, for_s = 3 }]
+    """
+    (tmp_path / "x.toml").write_text(scenario)
+    assert main(["run", str(tmp_path / "x.toml"), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    late = lines.index("001-memory-log-safe-late-1  memory/log-safe under late, repeat 1")
+    assert lines[late + 1] == "    group 1 at 1 s: kill:leader for 3 s"
+    assert len(lines) == 3
+
+
 def test_shard_takes_every_nth_cell(runner: FakeRunner, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "self-test", "--dry-run", "--shard", "2/5"]) == 0
     assert sorted(line[:3] for line in capsys.readouterr().out.splitlines()) == ["002", "007", "012"]

@@ -154,7 +154,7 @@ def _show_plan(title: str, planned: Plan) -> None:
 
     for cell in planned.cells:
         click.echo(f"{cell.id}  {cell.profile.path} under {cell.fault}, repeat {cell.repeat}")
-        if len(cell.fault.steps) > 1:
+        if [str(step) for step in cell.fault.steps] != [str(cell.fault)]:  # a schedule, or several at one moment
             for line in timeline(cell.fault, cell.phases.hold_s):
                 click.echo(f"    {line}")
     say(f"{title}: {planned_line(len(planned.cells), planned.expected_s, planned.disk_mb)}; seed {planned.seed}")
