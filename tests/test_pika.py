@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pika import spec
 
+from mqtest.bodies import encode_many
 from mqtest.body import encode
-from mqtest.clients import ClientError
-from mqtest.clients.pika import PikaConsumer, PikaProducer, open_consumer, open_producer, open_reader
+from mqtest.clients import BlockProducer, ClientError
+from mqtest.clients.pika import PikaConsumer, open_consumer, open_producer, open_reader
 from mqtest.clients.pika_link import Link
+from mqtest.clients.pika_producer import PikaProducer
 from mqtest.clock import wait_until
 from mqtest.model import Delivery, Kind, Outcome, Value, Wiring
 from tests.amqp_server import AmqpServer, amqp_server
@@ -126,6 +129,53 @@ def test_frames_are_what_plain_sends() -> None:
     assert sent["plain"] == sent["frames"]
 
 
+def test_a_block_is_what_its_messages_are_one_by_one_place_by_place() -> None:
+    for size in (100, 131_065):
+        with amqp_server() as server:
+            producer, _ = opened(wiring(server.address, places=3, producer={"publisher": "frames"}))
+            assert isinstance(producer, BlockProducer)
+            assert producer.send_many(range(4, 11), 3, encode_many(1, 0, np.arange(4, 11), 0, size))
+            assert producer.send(11, 2, body(11, size))
+            poll_until(producer, lambda: len(server.published) == 8)
+            producer.close(1)
+            order = [(seq, place) for place in range(3) for seq in range(4, 11) if seq % 3 == place] + [(11, 2)]
+            assert server.published == [(f"t-{place}", body(seq, size), 2, True) for seq, place in order]
+
+
+def test_answers_settle_blocks_by_ranges() -> None:
+    """Tags 1 to 4 are seqs 4, 6, 8, 10 of place 0, 5 to 7 are 5, 7, 9 of place 1."""
+    script = [(7, give_back(7, "t-1")), (7, ack(2)), (7, ack(3)), (7, nack(5)), (7, ack(0, multiple=True))]
+    ranges: list[tuple[range, Outcome, int, int]] = []
+    with amqp_server(answers(*script)) as server:
+        producer, rows = opened(wiring(server.address, places=2, producer={"publisher": "frames"}))
+        assert isinstance(producer, BlockProducer)
+        producer.settle_many = lambda *row: ranges.append(row)
+        assert producer.send_many(range(4, 11), 2, encode_many(1, 0, np.arange(4, 11), 0, 64))
+        poll_until(producer, lambda: sum(len(row[0]) for row in ranges) >= 6)
+        producer.close(1)
+    assert rows == [(7, R, -1, 1)]
+    assert [(list(seqs), *rest) for seqs, *rest in ranges] == [
+        ([6, 8], A, -1, 0),
+        ([5], U, -1, 1),
+        ([4], A, -1, 0),
+        ([10], A, -1, 0),
+        ([9], A, -1, 1),
+    ]
+
+
+def test_a_plain_publisher_takes_no_blocks_and_a_block_without_confirms_is_unknown_at_once() -> None:
+    with amqp_server() as server:
+        producer, _ = opened(wiring(server.address))
+        assert not isinstance(producer, BlockProducer)
+        producer.close(1)
+        given = wiring(server.address, acknowledged=False, producer={"publisher": "frames"})
+        producer, rows = opened(given)
+        assert isinstance(producer, BlockProducer)
+        assert producer.send_many(range(2), 1, encode_many(1, 0, np.arange(2), 0, 64))
+        producer.close(1)
+    assert rows == [(0, U, -1, 0), (1, U, -1, 0)]
+
+
 def test_lost_connection_is_told_and_open_sends_stay_open() -> None:
     with amqp_server(answers((2, ack(1)), (2, AmqpServer.drop))) as server:
         producer, rows = opened(wiring(server.address))
@@ -173,7 +223,7 @@ def test_without_confirms_every_send_is_unknown_at_once() -> None:
 def test_address_that_hangs_is_passed_over_and_all_of_them_are_an_error_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mqtest.clients.pika.OPEN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("mqtest.clients.pika_link.OPEN_TIMEOUT_S", 1.0)
     with amqp_server(silent=True) as paused, amqp_server() as alive:
         began = time.monotonic()
         producer, _ = opened(wiring(paused.address, alive.address))

@@ -48,6 +48,18 @@ class Block(NamedTuple):
         return [Delivery(self.place, offset, row.tobytes(), False) for offset, row in rows]
 
 
+Arrived = Sequence[Delivery | Block]
+"""what a consumer hands on: one by one, or by the block"""
+
+
+def one_by_one(arrived: Arrived) -> list[Delivery]:
+    """The same without blocks."""
+    found: list[Delivery] = []
+    for item in arrived:
+        found += item.deliveries if isinstance(item, Block) else [item]
+    return found
+
+
 OURS = "mqtest."
 """settings that begin so are read by us, and never handed to a client library"""
 
@@ -120,8 +132,8 @@ class Consumer(Protocol):
 class BlockConsumer(Consumer, Protocol):
     """A consumer that gives blocks too; whoever begins with one of the two ways stays with it."""
 
-    def poll_blocks(self, timeout_s: float) -> Sequence[Block]:
-        """As `poll`."""
+    def poll_blocks(self, timeout_s: float) -> Arrived:
+        """As `poll`; what does not fit into a block comes one by one, in its place among them."""
 
 
 class Reader(Consumer, Protocol):

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Final, TypeVar
 
-from mqtest.clients import Block, ClientError
+from mqtest.clients import Block, ClientError, one_by_one
 from mqtest.clients import kafka_codec as codec
 from mqtest.clients.kafka_batches import read
 from mqtest.clients.kafka_codec import Api, Cursor, Error, MalformedError, named, parsed
@@ -121,7 +120,7 @@ class WireReader:
         return _polled(self._fetching, timeout_s)
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
-        return list(chain.from_iterable(block.deliveries for block in self.poll_blocks(timeout_s)))
+        return one_by_one(self.poll_blocks(timeout_s))
 
     def ack(self) -> None:
         """Nothing: an audit leaves no trace."""
@@ -173,7 +172,7 @@ class WireConsumer:
         return blocks
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
-        return list(chain.from_iterable(block.deliveries for block in self.poll_blocks(timeout_s)))
+        return one_by_one(self.poll_blocks(timeout_s))
 
     def ack(self) -> None:
         self._acked.update(self._returned)

@@ -1,4 +1,4 @@
-"""One AMQP connection with one channel, over pika's SelectConnection without a thread.
+"""One AMQP connection with one channel, over pika's SelectConnection without a thread; and how a client gets one.
 
 Rules: pika's I/O loop is driven in bounded steps by whoever owns the Link. pika swallows what a callback raises, so
 callbacks only note what came. A Link that failed says why in `failed`, for good, and is never opened again; closing
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pika
 import pika.exceptions
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
-from mqtest.clients import ClientError, tls
-from mqtest.model import Value
+from mqtest.clients import OPEN_TIMEOUT_S, ClientError, tls
+from mqtest.model import Value, Wiring
 
 USER: Final = "guest"
 PASSWORD: Final = "guest"
@@ -176,6 +176,49 @@ class Link:
 
     def _lost(self, _what: Any, error: BaseException | str) -> None:
         self.fail(_innermost(error))
+
+
+def connect(
+    addresses: Sequence[str],
+    turn: int,
+    prepare: Callable[[Link, float], None],
+    *,
+    heartbeat: int,
+    access: Mapping[str, Value],
+    blocked_timeout_s: float | None = None,
+) -> Link:
+    """A link, made ready by `prepare(link, timeout_s)`, to one of the addresses, beginning with number `turn`. Each
+    gets its share of the time that is left: a paused node takes connections and says nothing."""
+    end = time.monotonic() + OPEN_TIMEOUT_S
+    failures: list[str] = []
+    for tried in range(len(addresses)):
+        now = time.monotonic()
+        share_end = now + max((end - now) / (len(addresses) - tried), 0.1)
+        try:
+            link = Link(
+                addresses[(turn + tried) % len(addresses)], share_end - now, heartbeat, blocked_timeout_s, access
+            )
+            try:
+                prepare(link, share_end - time.monotonic())
+            except ClientError:
+                link.close(0.2)
+                raise
+            return link
+        except ClientError as error:
+            failures.append(str(error))
+    raise ClientError("; ".join(failures))
+
+
+def options(given: Mapping[str, Value], allowed: Mapping[str, Value], table: str) -> Mapping[str, Any]:
+    """The profile's settings over the defaults; raises ClientError for one that pika's client here does not have."""
+    for key in given:
+        if key not in allowed:
+            raise ClientError(f"pika: {table}.{key}: no such setting; allowed: {', '.join(allowed)}")
+    return {**allowed, **given}
+
+
+def queue_name(wiring: Wiring, place: int) -> str:
+    return f"{wiring.topic}-{place}"
 
 
 def _innermost(error: Any) -> str:

@@ -9,14 +9,14 @@ and messages of another run, are written down as what they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mqtest import body
 from mqtest.bodies import decode_many, prepare
-from mqtest.clients import Block, BlockConsumer, ClientError, Consumer, client
+from mqtest.clients import Arrived, Block, BlockConsumer, ClientError, Consumer, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.ledger import ReceiptsWriter
 from mqtest.model import NOBODY, RUNNER, Delivery, Flag
@@ -26,12 +26,8 @@ from mqtest.workload.control import Control
 _REOPEN_NS = NS_PER_S // 5
 _POLL_S = 0.1
 
-Arrived = Sequence[Delivery | Block]
 
-
-def record(
-    ledger: ReceiptsWriter, arrived: Iterable[Delivery | Block], run_number: int, epoch: int, fences: dict[int, int]
-) -> int:
+def record(ledger: ReceiptsWriter, arrived: Arrived, run_number: int, epoch: int, fences: dict[int, int]) -> int:
     """Write receipts; returns how many were the workload's own. `fences` gets place → seq of the runner's messages."""
     own = 0
     for item in arrived:
