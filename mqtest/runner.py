@@ -30,7 +30,7 @@ from mqtest.model import NO_FAULT, Cell, Node, Phases, Profile, Workload
 from mqtest.nodes import engine_for, left_up, require_engine
 from mqtest.plan import Plan, expected_s
 from mqtest.profile import image_version
-from mqtest.scenario import Scenario
+from mqtest.scenario import Scenario, named
 from mqtest.watch import Watch
 
 RUN_FILE = "run.json"
@@ -170,7 +170,7 @@ def _record(run_dir: Path, scenario: Scenario, plan: Plan) -> dict[str, object]:
         "scenario": {
             "title": scenario.title,
             "question": scenario.question,
-            "path": scenario.path.name,
+            "path": named(scenario.path),
             "text": scenario.text,
             "asked": dict(scenario.asked),
             "must_lose": [str(fault) for fault in scenario.must_lose],

@@ -5,6 +5,7 @@ A rejection is a UsageError of one line: file, key, and what is allowed. One exp
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -144,6 +145,16 @@ def locate(name: str) -> Path:
         return shipped
     known = sorted(p.stem for p in paths.scenarios().glob("*.toml"))
     raise UsageError(f"{name}: no such scenario file; shipped ones: {', '.join(known)}")
+
+
+def named(path: Path) -> str:
+    """What locate() finds that file by, from this directory: a shipped one by its bare name, any other by its path,
+    which is never absolute. One that has the name of a shipped one gets a `./`, or it would be taken for that."""
+    shipped = paths.scenarios() / f"{path.stem}.toml"
+    if path.is_file() and shipped.is_file() and path.samefile(shipped):
+        return path.stem
+    relative = os.path.relpath(path) if path.is_absolute() else str(path)
+    return f"./{relative}" if shipped.is_file() and "/" not in relative else relative
 
 
 def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:

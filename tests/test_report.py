@@ -450,6 +450,14 @@ def test_a_cell_of_a_shipped_scenario_is_replayed_by_its_name_and_one_that_was_a
     cell = judged("007-kafka-x-3", run="r", repeat=3)
     shipped = {"run": "r", "seed": 1, "scenario": {"path": "durability.toml"}}
     assert replay(cell, [shipped]) == "mqtest run durability --only '*-kafka-x-3' --seed 1 --repeat 3"
+    for path, named in {
+        "durability": "durability",
+        "./durability.toml": "./durability.toml",
+        "my/durability.toml": "my/durability.toml",
+        "it's mine.toml": "'it'\"'\"'s mine.toml'",
+    }.items():
+        found = replay(cell, [{"run": "r", "scenario": {"path": path}}])
+        assert found == f"mqtest run {named} --only '*-kafka-x-3' --repeat 3"
     assert replay(cell, [{"run": "r", "seed": 1, "scenario": {"title": "Attached"}}]) is None
     assert replay(cell, [{**shipped, "run": "another"}]) is None
 

@@ -67,8 +67,10 @@ def replay(cell: JudgedCell, runs: Sequence[Mapping[str, Any]]) -> str | None:
     scenario = run.get("scenario", {})
     if not scenario.get("path"):
         return None
-    file = str(scenario["path"])
-    words = ["mqtest", "run", file.removesuffix(".toml") if (paths.scenarios() / file).is_file() else file]
+    named = str(scenario["path"])
+    if "/" not in named and (paths.scenarios() / named).is_file():
+        named = named.removesuffix(".toml")  # an older run.json has the name of the file alone
+    words = ["mqtest", "run", named]
     words += ["--only", f"*{cell.id.lstrip('0123456789')}"]
     words += ["--seed", str(run["seed"])] if "seed" in run else []
     repeat = cell.row.get("repeat")
