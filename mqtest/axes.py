@@ -12,12 +12,13 @@ that it had. A loss under it is no surprise, whatever the new settings are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mqtest import toml
 from mqtest.errors import UsageError
 from mqtest.model import NO_FAULT, Duplicates, Order, Profile, Promise, Value
 from mqtest.profile import SETTING_TABLES
@@ -69,18 +70,15 @@ def with_settings(profiles: Sequence[Profile], values: Mapping[str, Value], path
     return tuple(_with_settings(profile, chosen) if chosen else profile for profile in profiles)
 
 
-def parse(text: str) -> tuple[str, Value]:
-    """`KEY=VALUE` of a command line; a value is read as TOML where it is some, else as text. Raises UsageError."""
-    import tomllib
-
+def parse(text: str, is_text: Callable[[str], bool]) -> tuple[str, Value]:
+    """`KEY=VALUE` of a command line; a value is read as TOML where it is some, else as text. Where only text `is_text`
+    of the key, a value without quotes stays as it was written (`4.10` is a version). Raises UsageError."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not key:
         raise UsageError(f"--set {text}: KEY=VALUE is wanted, such as workload.rate_per_s=500")
-    try:
-        read = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        read = value
-    return key.strip(), read
+    read = toml.value_of(value)
+    return key, value if is_text(key) and not isinstance(read, str) else read
 
 
 def _is_setting(key: str) -> bool:

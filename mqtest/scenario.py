@@ -157,6 +157,11 @@ def named(path: Path) -> str:
     return f"./{relative}" if shipped.is_file() and "/" not in relative else relative
 
 
+def assigned(texts: Sequence[str]) -> dict[str, Value]:
+    """What `--set KEY=VALUE` asks for, by key; raises UsageError."""
+    return dict(axes.parse(text, lambda key: toml.is_text(File, key)) for text in texts)
+
+
 def load(path: Path, asked: Mapping[str, Value] | None = None) -> Scenario:
     """Read and check a scenario, with the values that were `asked` in place of its own; raises UsageError."""
     table = axes.overlaid(toml.read(path), asked or {}, path)

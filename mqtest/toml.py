@@ -6,12 +6,13 @@ Keys are checked here, recursively, because a misspelt key must never be ignored
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -43,6 +44,46 @@ def convert(table: Mapping[str, Any], kind: type[T], path: Path, at: str = "") -
         if missing:
             raise UsageError(f"{path}: {_join(at, _join(key, missing[1]))} is missing") from error
         raise UsageError(f"{path}: {_join(at, key)}: {what[0].lower()}{what[1:].replace('`', '')}") from error
+
+
+def value_of(text: str) -> Any:
+    """A value by itself, as on a command line: read as TOML where it is some, else the text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def text_of(value: Any) -> str:
+    """What value_of() reads as this value: a text as it is where that will do, else as TOML."""
+    if isinstance(value, str) and value_of(value) == value:
+        return value
+    return _as_toml(value)
+
+
+def is_text(kind: Any, key: str) -> bool:
+    """Whether the value of a dotted key of the dataclass `kind` can be nothing but text."""
+    for name in key.split("."):
+        tables = [table for table in _kinds(kind) if is_dataclass(table) or get_origin(table) is Mapping]
+        if len(tables) != 1:
+            return False
+        kind = get_type_hints(tables[0]).get(name) if is_dataclass(tables[0]) else get_args(tables[0])[1]
+    return all(isinstance(one, type) and issubclass(one, str) for one in _kinds(kind))
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types that a value of this hint may have, but for being absent."""
+    return [kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)) if kind is not NoneType]
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_as_toml(key)} = {_as_toml(inner)}' for key, inner in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 
 def unknown(what: str, name: str, allowed: list[str]) -> str:

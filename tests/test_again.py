@@ -46,7 +46,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_scenario_of_ones_own_is_done_again_from_where_it_was_started(
     mine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", mine, "--set", "floor=20", "--plain"]) == 1
+    assert main(["run", mine, "--set", "title=4.10", "--plain"]) == 1
     (run_dir,) = Path("results").iterdir()
     (again,) = re.findall(r"^Again: `(.*)`$", (run_dir / "report.md").read_text(encoding="utf-8"), re.M)
     in_xml = {html.unescape(found) for found in re.findall("again: ([^<\n]*)", (run_dir / "junit.xml").read_text())}
@@ -56,6 +56,7 @@ def test_a_scenario_of_ones_own_is_done_again_from_where_it_was_started(
     capsys.readouterr()
     assert main([*shlex.split(again)[1:], "--dry-run"]) == 0
     captured = capsys.readouterr()
+    assert captured.err.startswith("4.10: ")
     assert captured.out == "001-memory-log-lying-kill-leader-1  memory/log-lying under kill:leader, repeat 1\n"
 
 
@@ -67,7 +68,7 @@ def test_a_stopped_run_of_a_scenario_of_ones_own_is_finished_from_where_it_was_s
 
     with monkeypatch.context() as patch:
         patch.setattr(runner.Here, "run", stopped)
-        assert main(["run", mine, "--set", "floor=20", "--plain"]) == 130
+        assert main(["run", mine, "--set", "title=4.10", "--plain"]) == 130
     words = shlex.split(capsys.readouterr().err.rpartition("finish it with: mqtest ")[2])
     assert words[:2] == ["run", mine]
     assert main([*words, "--plain"]) == 1

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mqtest import axes
+from mqtest import axes, toml
 from mqtest.errors import UsageError
 from mqtest.model import Duplicates, Order, Value
 from mqtest.plan import plan
-from mqtest.scenario import Scenario, load
+from mqtest.scenario import Scenario, assigned, load
 
 TEXT = """
 title = "t"
@@ -114,13 +114,60 @@ def test_what_is_set_stands_in_place_of_the_files(tmp_path: Path) -> None:
         ("workload.rate_per_s=2.5", ("workload.rate_per_s", 2.5)),
         ("hasty=true", ("hasty", True)),
         ("faults=['none']", ("faults", ["none"])),
+        ("version.kafka=4.10", ("version.kafka", "4.10")),
+        ("version.kafka=4", ("version.kafka", "4")),
+        ("version.kafka='4.10'", ("version.kafka", "4.10")),
+        ("version.kafka=4.3.1", ("version.kafka", "4.3.1")),
+        ("title=true", ("title", "true")),
+        ("title=2026-01-01", ("title", "2026-01-01")),
+        ("workload.consume=1", ("workload.consume", "1")),
+        ("broker.some.version=4.10", ("broker.some.version", 4.1)),
+        ("settings.link.direction=1", ("settings.link.direction", 1)),
+        ("search.at_s=4", ("search.at_s", 4)),
+        ("nobody.knows=4", ("nobody.knows", 4)),
+        ("title.x=4", ("title.x", 4)),
     ],
 )
 def test_a_value_of_the_command_line(text: str, expected: tuple[str, Any]) -> None:
-    assert axes.parse(text) == expected
+    key, value = expected
+    found = assigned([text])
+    assert found == {key: value}
+    assert type(found[key]) is type(value)
 
 
 @pytest.mark.parametrize("text", ["nodes", "=1"])
 def test_what_is_no_assignment(text: str) -> None:
     with pytest.raises(UsageError, match=r"--set .*KEY=VALUE is wanted"):
-        axes.parse(text)
+        assigned([text])
+
+
+def test_a_version_that_is_set_is_the_one_that_runs(tmp_path: Path) -> None:
+    found = scenario(tmp_path, asked=assigned(["version.kafka=4.10"]))
+    assert (found.versions["kafka"], found.asked) == ("4.10", {"version.kafka": "4.10"})
+    with pytest.raises(UsageError, match=r"x\.toml: version\S* expected str, got float"):
+        scenario(tmp_path, "[version]\nkafka = 4.3\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("xfs", "xfs"),
+        ("4.3.1", "4.3.1"),
+        ("4.10", '"4.10"'),
+        ("true", '"true"'),
+        ("'quoted'", "\"'quoted'\""),
+        ('a "b" \\ ü', 'a "b" \\ ü'),
+        ("two\nlines", "two\nlines"),
+        ("1\n[x]", '"1\\n[x]"'),
+        ("1 # no remark", '"1 # no remark"'),
+        (True, "true"),
+        (7, "7"),
+        (2.5, "2.5"),
+        (["none", "it's", 1, False], '["none", "it\'s", 1, false]'),
+        ({"a b": {"steps": [{"do": "kill:one"}]}}, '{"a b" = {"steps" = [{"do" = "kill:one"}]}}'),
+    ],
+)
+def test_what_is_written_of_a_value_reads_as_that_value(value: Any, text: str) -> None:
+    assert toml.text_of(value) == text
+    read = toml.value_of(text)
+    assert (read, type(read)) == (value, type(value))

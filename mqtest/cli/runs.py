@@ -79,11 +79,11 @@ def run(
     """
     if keep and ray is not None:
         raise click.UsageError("--keep leaves a cluster up on this machine: it does not go with --ray")
-    from mqtest import axes, plan
+    from mqtest import plan
     from mqtest import resume as resuming
     from mqtest import scenario as scenarios
 
-    loaded = scenarios.load(scenarios.locate(scenario), dict(axes.parse(text) for text in assign))
+    loaded = scenarios.load(scenarios.locate(scenario), scenarios.assigned(assign))
     if resume is not None:
         seed = resuming.seed_of(resume) if seed is None else seed
     planned = plan.plan(loaded, only=only, repeat=repeat, seed=seed, shard=shard)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mqtest import paths
+from mqtest import paths, toml
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Finding, Verdict
 from mqtest.neighbourhood import Neighbourhood
@@ -75,7 +75,8 @@ def replay(cell: JudgedCell, runs: Sequence[Mapping[str, Any]]) -> str | None:
     words += ["--seed", str(run["seed"])] if "seed" in run else []
     repeat = cell.row.get("repeat")
     words += ["--repeat", str(repeat)] if isinstance(repeat, int) and repeat > 1 else []
-    words += [word for key, value in scenario.get("asked", {}).items() for word in ("--set", f"{key}={_toml(value)}")]
+    for key, value in scenario.get("asked", {}).items():
+        words += ["--set", f"{key}={toml.text_of(value)}"]
     return shlex.join(words)
 
 
@@ -162,7 +163,3 @@ def _behind(cell: JudgedCell) -> tuple[Finding, ...]:
         if any(named_in(cell.reason, name, value) for name, value in finding.numbers.items())
     ]
     return tuple(named or [finding for finding in cell.findings if finding.count and finding.examples])
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
