@@ -13,11 +13,11 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 
 from mqtest.brokers import broker_module
 from mqtest.errors import UsageError
 from mqtest.model import NO_FAULT, Cell, Consume, Fault, Profile, Search
+from mqtest.only import meant
 from mqtest.scenario import Arm, Scenario
 from mqtest.schedule import drawn, lasts_s
 
@@ -70,7 +70,7 @@ def plan(
         )
     cells = [replace(cell, index=i, id=f"{i:03d}-{cell.id}") for i, cell in enumerate(cells, 1)]
     if only:
-        cells = [cell for cell in cells if any(_matches(cell, glob) for glob in only)]
+        cells = [cell for cell in cells if meant(only, f"{cell.profile.path}/{cell.fault}", cell.id)]
     if not cells:
         raise UsageError(f"--only {' '.join(only)}: no cell of {scenario.path} matches")
     if shard is not None:
@@ -95,11 +95,6 @@ def expected_s(cell: Cell) -> float:
 def _search_s(search: Search) -> float:
     """With all its trials."""
     return search.trials * (search.step_s + _SETTLE_S) + len(search.at) * search.at_s
-
-
-def _matches(cell: Cell, glob: str) -> bool:
-    name = f"{cell.profile.path}/{cell.fault}"
-    return fnmatch(name, glob) or fnmatch(name, f"{glob}/*") or fnmatch(cell.id, glob)
 
 
 def _cell(scenario: Scenario, arm: Arm, profile: Profile, fault: Fault, number: int, run_seed: int) -> Cell:

@@ -37,13 +37,13 @@ def commands(page: Path) -> list[str]:
     return [text for name, text in steps(page) if not name]
 
 
-def run(command: str) -> str:
-    """What the command says on stdout, or writes into the file after `>`; it must end well."""
+def run(command: str, code: int = 0) -> str:
+    """What the command says on stdout, or writes into the file after `>`; it must end with this code."""
     words, _, file = command.partition(" > ")
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(shlex.split(words)[1:])
-    assert code == 0, f"{command}: {out.getvalue()[-500:]} {err.getvalue()[-500:]}"
+        ended = main(shlex.split(words)[1:])
+    assert ended == code, f"{command}: {out.getvalue()[-500:]} {err.getvalue()[-500:]}"
     assert out.getvalue().strip(), f"{command} says something"
     if file:
         Path(file).write_text(out.getvalue(), encoding="utf-8")

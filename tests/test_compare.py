@@ -152,15 +152,27 @@ def test_a_baseline_that_proves_nothing_holds_nothing_against_a_run() -> None:
     assert bad.exit_code == 2
 
 
-def test_groups_on_one_side_alone_are_told() -> None:
-    old, new = [row(), row(fault="none"), row(profile="gone")], [row(), row(profile="new")]
-    only = held(old, new)
-    assert said(only) == [
-        (NOTE, "only in NEW: kafka/new under kill:all"),
-        (NOTE, "only in OLD: kafka/gone under kill:all, kafka/acks-all without a fault"),
+def test_what_was_proven_before_and_is_missing_now_cannot_be_compared() -> None:
+    old = [row(), row(fault="none"), row(), row(profile="gone"), row("broken", "bad", reason="x"), row("unknown", "u")]
+    some = held(old, [row()])
+    assert said(some) == [
+        (NOT_COMPARED, "kafka/gone under kill:all: only in OLD: kept"),
+        (NOT_COMPARED, "kafka/bad under kill:all: only in OLD: broken"),
+        (NOT_COMPARED, "kafka/acks-all without a fault: only in OLD: kept"),
+        (NOTE, "only in OLD, and nothing was proven: kafka/u under kill:all"),
     ]
+    assert some.exit_code == 2
+    assert held(old, [row("dead")]).exit_code == 1, "what is worse outweighs it"
+    assert held([row(), row("invalid", "u")], [row()]).exit_code == 0, "nobody misses what proved nothing"
+    assert held(old, old).exit_code == 0
+    assert "kafka/p under kill:all: only in OLD: kept ×2" in plain_text(held([row(), *[row(profile="p")] * 2], [row()]))
+
+
+def test_what_is_only_in_the_new_one_is_told() -> None:
+    only = held([row()], [row(), row(profile="new"), row("unknown", "blind")])
+    assert said(only) == [(NOTE, "only in NEW: kafka/new under kill:all, kafka/blind under kill:all")]
     assert only.exit_code == 0
-    bad = held(old, [row(), broken("lost", 1, profile="new")])
+    bad = held([row()], [row(), broken("lost", 1, profile="new")])
     assert said(bad)[0] == (NOT_COMPARED, "kafka/new under kill:all: only in NEW: broken (1 lost under kill:all)")
     assert bad.exit_code == 2
 
@@ -179,6 +191,59 @@ def test_worse_outweighs_what_could_not_be_compared() -> None:
     both = held([row(), row(profile="p")], [row("dead"), row("unknown", "p")])
     assert [change.weight for change in both.changes] == [WORSE, NOT_COMPARED]
     assert both.exit_code == 1
+
+
+# --- a part on purpose
+
+
+def cell_of(number: int, profile: str, fault: str, repeat: int) -> Row:
+    name = f"{number:03d}-kafka-{profile}-{fault.replace(':', '-')}-{repeat}"
+    return row(profile=profile, fault=fault, cell=name)
+
+
+WHOLE = [cell_of(1, "a", "none", 1), cell_of(2, "a", "kill:all", 1), cell_of(3, "b", "none", 1)]
+
+
+@pytest.mark.parametrize(
+    ("globs", "left"),
+    [
+        (["kafka/a"], WHOLE[:2]),
+        (["*/none"], [WHOLE[0], WHOLE[2]]),
+        (["kafka/a/kill:*", "kafka/b/*"], WHOLE[1:]),
+        (["*-kafka-b-none-1"], WHOLE[2:]),
+        (["*"], WHOLE),
+    ],
+)
+def test_only_takes_the_cells_of_both_that_a_run_would_take(globs: Sequence[str], left: Sequence[Row]) -> None:
+    for old, new in ((WHOLE, left), (left, WHOLE), (WHOLE, WHOLE)):
+        sides = comparing.narrowed(side(*old), side(*new), globs)
+        assert [list(one.rows) for one in sides] == [left, left]
+        assert compare(*sides).exit_code == 0
+    if left != WHOLE:
+        assert compare(side(*WHOLE), side(*left)).exit_code == 2
+
+
+def test_only_hides_nothing_of_what_it_takes() -> None:
+    missing = compare(*comparing.narrowed(side(*WHOLE), side(WHOLE[0]), ["kafka/a"]))
+    assert said(missing) == [(NOT_COMPARED, "kafka/a under kill:all: only in OLD: kept")]
+    with pytest.raises(UsageError, match=r"--only kafka/c \*/stop:all: no cell of OLD or NEW matches"):
+        comparing.narrowed(side(*WHOLE), side(*WHOLE), ["kafka/c", "*/stop:all"])
+
+
+def test_only_takes_unfinished_cells_and_leaves_those_that_are_known_to_be_others() -> None:
+    """They have an id and no more; a repeat of them that finished, on either side, tells whose they are."""
+    ids = ("007-kafka-a-none-2", "008-kafka-b-none-2", "009-nobody-knows-1")
+    new = Side(name="y", rows=(WHOLE[0],), unfinished=ids)
+    left = {
+        glob: comparing.narrowed(side(*WHOLE), new, [glob])[1].unfinished
+        for glob in ("kafka/a", "kafka/b", "*-none-2", "*-none-1")
+    }
+    assert left == {
+        "kafka/a": (ids[0], ids[2]),
+        "kafka/b": (ids[1], ids[2]),
+        "*-none-2": ids,
+        "*-none-1": (ids[2],),
+    }
 
 
 # --- versions and settings
@@ -382,6 +447,20 @@ def test_the_command_that_cannot_compare_exits_2_and_bad_usage_is_64(
     assert "001-a-1 was planned, and did not finish" in capsys.readouterr().out
     assert main(["compare", str(old), str(tmp_path / "absent")]) == 64
     assert main(["compare", str(old)]) == 64
+
+
+def test_the_command_compares_a_part_on_purpose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = run_of(tmp_path, "old"), run_of(tmp_path, "new")
+    make_cell(old, "002-b-1", profile="gone")
+    make_cell(new, "003-c-1", profile="worse", fault="kill:all", survives=["kill:all"], lost=3)
+    assert main(["compare", str(old), str(new)]) == 2
+    assert "not compared  memory/gone without a fault: only in OLD: kept\n" in capsys.readouterr().out
+    ledgers = ["--ledgers", str(tmp_path / "kept")]
+    assert main(["compare", str(old), str(new), "--only", "*/kill:all", "--only", "memory/safe", *ledgers]) == 2
+    assert main(["compare", str(old), str(new), "--only", "memory/safe", "--ledgers", str(tmp_path / "none")]) == 0
+    assert capsys.readouterr().out.endswith(f"1 group compared: nothing to tell (OLD {old}, NEW {new})\n")
+    assert [path.name for path in tmp_path.glob("[kn]*/new/*")] == ["003-c-1"]
+    assert main(["compare", str(old), str(new), "--only", "kafka"]) == 64
 
 
 def test_the_committed_reference_can_be_compared_with() -> None:

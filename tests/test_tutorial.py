@@ -27,7 +27,10 @@ def test_whoever_follows_the_tutorial_sees_what_it_says(tmp_path: Path, monkeypa
         assert "1 of 2 profiles qualifies" in said[command]
         assert "1. memory/log-safe\n" in said[command]
         assert "missed by 100" in said[command]
-    assert "only in OLD: memory/log-safe" in said["mqtest compare results/FIRST results/SECOND"]
+    compared = "mqtest compare results/FIRST results/SECOND"
+    assert "1 group compared: " in said[f"{compared} --only memory/log-lossy"]
+    assert "only in OLD" not in said[f"{compared} --only memory/log-lossy"]
+    assert "memory/log-safe under kill:leader: only in OLD: kept\n" in run(with_folders(compared), code=2)
     assert said["mqtest run crash.toml --dry-run"].count("\n") == 6
     assert len(said) == 11
 

@@ -178,8 +178,18 @@ def test_a_good_night_is_held_against_the_next_and_a_bad_one_is_not(tmp_path: Pa
     assert "broken" in night.last_good
 
 
+def test_a_night_that_lacks_what_the_last_one_proved_is_no_good_one(tmp_path: Path) -> None:
+    night = Night(tmp_path)
+    assert night.report(safe=0, weak=3) == 0
+    first = night.last_good
+    assert night.report(safe=0) == 2
+    assert night.last_good == first
+    assert night.report(safe=0, accept=True) == 0, "a profile that was dropped on purpose"
+    assert night.report(safe=0) == 0
+
+
 def test_without_a_last_good_night_the_reference_stands_beside_it(tmp_path: Path) -> None:
     night = Night(tmp_path)
     assert night.report(safe=2) == 0
-    assert "only in OLD: kafka/acks-1" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "kafka/acks-1 without a fault: only in OLD: kept" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert [path.name for path in (tmp_path / "failures").glob("*/*")] == ["001-safe"], "ledgers are kept all the same"

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from mqtest.cli.words import FOLDER
+from mqtest.cli.words import FOLDER, only_option
 
 
 @click.command(short_help="Hold a run against an older one; exit 1 when something got worse.")
 @click.argument("old", metavar="OLD", type=FOLDER)
 @click.argument("new", metavar="NEW...", nargs=-1, required=True, type=FOLDER)
+@only_option
 @click.option(
     "--format",
     "form",
@@ -24,25 +25,35 @@ from mqtest.cli.words import FOLDER
 @click.option("--allow-differences", is_flag=True, help="Tell versions and settings that differ, and no more.")
 @click.option("--ledgers", type=FOLDER, metavar="DIR", help="Copy the cells of NEW that got worse or failed there.")
 def compare(
-    old: Path, new: tuple[Path, ...], form: str, output: Path | None, allow_differences: bool, ledgers: Path | None
+    old: Path,
+    new: tuple[Path, ...],
+    only: tuple[str, ...],
+    form: str,
+    output: Path | None,
+    allow_differences: bool,
+    ledgers: Path | None,
 ) -> int:
     """Hold the run NEW against OLD: a line for each anomaly class that is new, verdict that got worse, unavailability
     or p99 that is worse beyond the noise of the repeats, and version or setting that differs.
 
     Each is a run's folder, which is judged anew, or a results.csv; several NEW are shards of one run. Groups of one
     profile and fault are compared, all their repeats together. What got better, and what proves nothing, is told too.
-    Exit codes: 0 nothing is worse, 1 something is worse or differs, 2 not everything could be compared.
+    Exit codes: 0 nothing is worse, 1 something is worse or differs, 2 not everything could be compared: something that
+    OLD proved is missing in NEW or proves nothing there, say. To compare a part on purpose, name it with --only.
 
     \b
     Examples:
       mqtest compare results/reference results/20260101T120000Z-durability
       mqtest compare last.csv results/shard-1 results/shard-2 --format markdown --output summary.md
+      mqtest compare results/reference results/20260102T120000Z-durability --only 'kafka/*/kill:leader'
     """
     from mqtest.report import compare as comparing
     from mqtest.report.collect import keep, write
     from mqtest.report.compare_text import FORMATS, plain_text
 
     before, after = comparing.read([old]), comparing.read(new)
+    if only:
+        before, after = comparing.narrowed(before, after, only)
     compared = comparing.compare(before, after, allow_differences=allow_differences)
     text = FORMATS[form](compared)
     if output is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mqtest.cli.words import FOLDER, number, say, show_report
+from mqtest.cli.words import FOLDER, number, only_option, say, show_report
 
 if TYPE_CHECKING:
     from mqtest.plan import Plan
@@ -24,9 +24,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 @click.command(short_help="Run a scenario.")
 @click.argument("scenario")
-@click.option(
-    "--only", multiple=True, metavar="GLOB", help="Only cells whose broker/profile/fault matches; repeatable."
-)
+@only_option
 @click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Repeat each cell N times.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the run, instead of the scenario's.")
 @click.option("--resume", type=FOLDER, metavar="RUN_DIR", help="Finish a stopped run; finished cells stay.")

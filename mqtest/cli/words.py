@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path)
 """an option or argument that is a folder or a file"""
+only_option = click.option(
+    "--only", multiple=True, metavar="GLOB", help="Only cells whose broker/profile/fault matches; repeatable."
+)
 _WIDTH_OF_NO_TERMINAL = 200
 
 

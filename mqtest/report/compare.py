@@ -12,20 +12,24 @@ several folders or runs of one side; groups of the same name are held against ea
   compare_figures.py. With fewer than three repeats on either side none ever is.
 - Versions and settings, asked or read back, that differ between groups of one name: a line each, whatever it is about.
 - Groups on one side alone are told. One that is broken or dead and has nothing to be held against, one that proved
-  something in OLD and proves nothing in NEW, and a planned cell of NEW that did not finish could not be compared.
+  something in OLD and proves nothing in NEW or is not there, and a planned cell of NEW that did not finish could not be
+  compared. A part is compared on purpose with `--only`.
 Exit code: 1 when something is worse or differs, else 2 when something, or all, could not be compared, else 0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mqtest.errors import UsageError
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
+from mqtest.only import meant
 from mqtest.report.collect import JudgedCell, collect
 from mqtest.report.compare_figures import moves, texts
 from mqtest.report.csv_table import TABLE, csv_text, is_bare, read_table, rows_of
@@ -35,6 +39,7 @@ from mqtest.report.summary import (
     Group,
     Row,
     count,
+    fault_of,
     groups,
     measured,
     verdict_of,
@@ -142,6 +147,37 @@ def read(paths: Sequence[Path]) -> Side:
         runs=found.runs,
         unfinished=found.unfinished,
     )
+
+
+def narrowed(old: Side, new: Side, only: Sequence[str]) -> tuple[Side, Side]:
+    """The two with no more than the cells that these globs mean (only.py). Of a cell that did not finish no more than
+    the id is known: a repeat of it tells its profile and fault, and where there is none it stays. Raises UsageError
+    when neither has such a cell."""
+    names = {_without_repeat(str(row["cell"])): _name(row) for side in (old, new) for row in side.rows}
+    sides = (_narrowed(old, only, names), _narrowed(new, only, names))
+    if not any(side.rows or side.unfinished for side in sides):
+        raise UsageError(f"--only {' '.join(only)}: no cell of OLD or NEW matches")
+    return sides
+
+
+def _narrowed(side: Side, only: Sequence[str], names: Mapping[str, str]) -> Side:
+    rows = tuple(row for row in side.rows if meant(only, _name(row), str(row["cell"])))
+    open_ones = ((cell, names.get(_without_repeat(cell))) for cell in side.unfinished)
+    return replace(
+        side,
+        rows=rows,
+        cells=tuple(side.behind(rows)),
+        unfinished=tuple(cell for cell, name in open_ones if name is None or meant(only, name, cell)),
+    )
+
+
+def _name(row: Row) -> str:
+    return f"{row['broker']}/{row['profile']}/{fault_of(row)}"
+
+
+def _without_repeat(cell: str) -> str:
+    """The id of a cell without its number in the plan and that of its repeat."""
+    return re.sub(r"^\d+-|-\d+$", "", cell)
 
 
 def compare(old: Side, new: Side, *, allow_differences: bool = False) -> Comparison:
@@ -306,15 +342,19 @@ def _without_proof(both: Sequence[tuple[Group, Group]]) -> Iterator[Change]:
 
 
 def _alone(before: Mapping[tuple[str, str], Group], after: Mapping[tuple[str, str], Group]) -> Iterator[Change]:
-    """Of the groups on one side: a line for each that is bad in NEW, and one for all others of a side."""
+    """Of the groups on one side: a line for each that is bad in NEW or proven in OLD, one for all others of a side."""
     mine = [group for key, group in after.items() if key not in before]
     yield from (_unheld(group, "only in NEW") for group in mine if _bad(group))
     gone = [group for key, group in before.items() if key not in after]
-    for side, those in (("NEW", [group for group in mine if not _bad(group)]), ("OLD", gone)):
+    yield from (_not_compared(f"only in OLD: {_verdicts_of(g)}", _where(g)) for g in gone if _proven(g))
+    for words, those in (
+        ("only in NEW", [group for group in mine if not _bad(group)]),
+        ("only in OLD, and nothing was proven", [group for group in gone if not _proven(group)]),
+    ):
         more = f" and {len(those) - 3} more" if len(those) > 3 else ""
         if those:
             names = ", ".join(map(_where, those[:3]))
-            yield Change(weight=Weight.NOTE, where="", what=f"only in {side}: {names}{more}")
+            yield Change(weight=Weight.NOTE, where="", what=f"{words}: {names}{more}")
 
 
 def _bad(group: Group) -> list[Row]:
