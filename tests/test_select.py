@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -498,7 +498,22 @@ def test_availability_is_the_worst_of_the_same_faults() -> None:
     ]  # fmt: skip
     candidates = Evidence(rows=tuple(cells(*rows)), notes=()).candidates
     assert compare("availability", candidates).values == {"kafka/a": 5.0, "kafka/b": 8.0, "kafka/c": 1.0}
-    assert compare("availability", candidates[:2]).values == {"kafka/a": 9.0, "kafka/b": 8.0}
+    two = compare("availability", candidates[:2])
+    assert two.values == {"kafka/a": 9.0, "kafka/b": 8.0}
+    assert two.words("kafka/a") == "9.00 s (the worst of 2 by fault; rate_asked_per_s 1000, size_bytes 512)"
+    one = compare("availability", candidates).words("kafka/a")
+    assert one == "5.00 s (fault kill:all, rate_asked_per_s 1000, size_bytes 512)"
+
+
+def test_what_the_figures_of_a_preference_have_in_common_is_said_once() -> None:
+    rows = [like("kafka/a", latency_ms_p99=float(size), rate_asked_per_s=float(rate), size_bytes=size)
+            for size in (100, 512) for rate in (10, 20)]  # fmt: skip
+    candidates = Evidence(rows=tuple(cells(*rows)), notes=()).candidates
+    words = compare("latency", candidates).words("kafka/a")
+    assert words == "512 ms (the worst of 4 by rate_asked_per_s, size_bytes)"
+    throughput = [like("kafka/a", sustained_per_s=float(size), size_bytes=size) for size in (100, 512)]
+    candidates = Evidence(rows=tuple(cells(*throughput)), notes=()).candidates
+    assert compare("throughput", candidates).words("kafka/a") == "100 a second (the worst of 2 by size_bytes)"
 
 
 def test_simplicity_is_containers_then_settings() -> None:
@@ -641,6 +656,15 @@ def test_the_screen_exactly() -> None:
         "- missed in at most: of such cells, with 95 % confidence, where none of n missed",
         "  (rule of three, 3/n); three cells or fewer bound nothing",
     ]
+
+
+@pytest.mark.parametrize("format_", [lambda found: screen(found, 80).plain, markdown_text])
+def test_the_rule_of_three_is_explained_where_a_line_uses_it(format_: Callable[[Selection], str]) -> None:
+    assert format_(chosen(NEEDS, *SELECTION)).count("missed in at most") == 3
+    nobody = format_(chosen(NEEDS, *SELECTION[2:]))
+    assert "lost: failures that no cell had" in nobody
+    assert "missed in at most" not in nobody
+    assert "does not prove" not in format_(chosen(["acked > 900"], *SELECTION[:1])), "there is nothing to say"
 
 
 @pytest.mark.parametrize("name", ["kappa", "money", "orders", "telemetry"])

@@ -42,16 +42,15 @@ class Compared:
     preference: str
     values: Mapping[str, float]
     """by candidate; who is not in it was not measured as the others were"""
-    ways: tuple[str, ...]
-    """how the cells were run whose figures these are: `rate_asked_per_s 1000, size_bytes 512`"""
+    how: str
+    """the cells were run whose figures these are: `rate_asked_per_s 1000, size_bytes 512`; empty: however they were"""
 
     def words(self, candidate: str) -> str:
-        """`9.9 ms (rate_asked_per_s 1000, size_bytes 512)`."""
+        """`9.9 ms (rate_asked_per_s 1000, size_bytes 512)`, `18.0 s (the worst of 6 by fault; size_bytes 512)`."""
         value = self.values.get(candidate)
         if value is None:
             return "not measured as the others were" if self.values else "not measured"
-        ways = "; ".join(way for way in self.ways if way)
-        return PREFERENCES[self.preference].told(value) + (f" ({ways})" if ways else "")
+        return PREFERENCES[self.preference].told(value) + (f" ({self.how})" if self.how else "")
 
 
 def _column(name: str) -> Callable[[Row], float | None]:
@@ -118,12 +117,20 @@ def compare(name: str, candidates: Sequence[Candidate]) -> Compared:
         for candidate, ways in medians.items()
         if chosen and all(way in ways for way in chosen)
     }
-    return Compared(preference=name, values=values, ways=tuple(_told(preference, way) for way in chosen))
+    return Compared(preference=name, values=values, how=_how(preference.alike, chosen))
 
 
-def _told(preference: Preference, way: Way) -> str:
-    texts = (number(value) if isinstance(value, int | float) else str(value or "not known") for value in way)
-    return ", ".join(f"{column} {text}" for column, text in zip(preference.alike, texts, strict=True))
+def _how(alike: Sequence[str], ways: Sequence[Way]) -> str:
+    """What these ways have in common, with how many they are and by what they differ."""
+    seen = {column: {way[at] for way in ways} for at, column in enumerate(alike) if ways}
+    differ = [column for column, values in seen.items() if len(values) > 1]
+    common = [f"{column} {_text(*values)}" for column, values in seen.items() if len(values) == 1]
+    worst = [f"the worst of {len(ways)} by {', '.join(differ)}"] if differ else []
+    return "; ".join([*worst, *([", ".join(common)] if common else [])])
+
+
+def _text(value: object) -> str:
+    return number(value) if isinstance(value, int | float) else str(value or "not known")
 
 
 def place(compared: Compared, candidate: str) -> float:

@@ -15,7 +15,7 @@ from mqtest.select.judging import Judged, Reading, Result, met_words, missed_wor
 from mqtest.select.selection import Selection, Standing, Weighed
 
 STYLES = {Standing.QUALIFIES: "green", Standing.FAILS: "red", Standing.NOT_MEASURED: "magenta"}
-RULE_OF_THREE = (
+_RULE_OF_THREE = (
     "missed in at most: of such cells, with 95 % confidence, where none of n missed (rule of three, 3/n); three cells "
     "or fewer bound nothing"
 )
@@ -58,6 +58,11 @@ def proof(found: Judged) -> tuple[str, Sequence[Reading]]:
     return (missed_words(found), found.missing) if found.missing else (found.silence, found.meeting)
 
 
+def notes(selection: Selection) -> tuple[str, ...]:
+    """What is not proven; the rule of three where somebody qualifies, for only what is met is given a bound."""
+    return (*selection.notes, *((_RULE_OF_THREE,) if selection.qualifying else ()))
+
+
 def _lines(selection: Selection) -> Iterator[Line]:
     yield 0, f"{selection.cells} cells of {', '.join(selection.runs) or 'no run'}", ""
     for standing, found in (
@@ -71,9 +76,10 @@ def _lines(selection: Selection) -> Iterator[Line]:
         for rank, one in enumerate(found, 1):
             yield 0, f"{rank}. {one.name}" if standing is Standing.QUALIFIES else one.name, "bold"
             yield from _LINES[standing](one, selection)
-    yield 0, "", ""
-    yield 0, "What this does not prove", "bold"
-    for note in (*selection.notes, RULE_OF_THREE):
+    for number, note in enumerate(notes(selection)):
+        if not number:
+            yield 0, "", ""
+            yield 0, "What this does not prove", "bold"
         yield 0, f"- {note}", ""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mqtest.report.blocks import bullets, code, plain, section, table
 from mqtest.report.summary import NOT_MEASURED
 from mqtest.select.judging import Judged, Result
-from mqtest.select.screen import RULE_OF_THREE, cells_text, proof
+from mqtest.select.screen import cells_text, notes, proof
 from mqtest.select.selection import Selection, Standing, Weighed
 
 _COLUMNS = (
@@ -47,7 +47,7 @@ def markdown_text(selection: Selection) -> str:
         ),
         section("## The order", bullets(list(_order(selection)))),
         section("## Beware", bullets([f"{one.name}: {line}" for _, one in ranked for line in _beware(one)])),
-        section("## What this does not prove", bullets((*selection.notes, RULE_OF_THREE))),
+        section("## What this does not prove", bullets(notes(selection))),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
