@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,12 +32,44 @@ def answer(
     return struct.pack(">II", 4 + len(text) + len(body), len(text)) + text + body
 
 
-def stored(place: int, offset: int, body: bytes, *, flag: int = 0) -> bytes:
-    """A message as the broker stores it, of topic `t`, without properties."""
+def stored(
+    place: int,
+    offset: int,
+    body: bytes,
+    *,
+    flag: int = 0,
+    properties: bytes = b"",
+    topic: str = "t",
+    long: bool = False,
+) -> bytes:
+    """A message as the broker stores it; `long`: of version 2, with a length of the topic of two bytes."""
     hosts = (20 if flag & 0x10 else 8, 20 if flag & 0x20 else 8)
     rest = struct.pack(">q", 0) + bytes(hosts[0]) + struct.pack(">q", 0) + bytes(hosts[1]) + struct.pack(">Iq", 0, 0)
-    rest += struct.pack(">I", len(body)) + body + b"\x01t" + b"\0\0"
-    return struct.pack(">IIIIIqqI", 40 + len(rest), 0xDAA320A7, 0, place, 0, offset, 0, flag) + rest
+    rest += struct.pack(">I", len(body)) + body + struct.pack(">H" if long else ">B", len(topic)) + topic.encode()
+    rest += struct.pack(">H", len(properties)) + properties
+    magic, crc = 0xDAA320AB if long else 0xDAA320A7, zlib.crc32(body)
+    return struct.pack(">IIIIIqqI", 40 + len(rest), magic, crc, place, 0, offset, 0, flag) + rest
+
+
+def read_stored(data: bytes) -> list[tuple[int, int, bytes]]:
+    """Queue, offset and body of each message, read field by field; raises ValueError, struct.error."""
+    found = []
+    at = 0
+    while at < len(data):
+        size, magic, _crc, place, _flag, offset, _at, system = struct.unpack_from(">IIIIIqqI", data, at)
+        if magic not in (0xDAA320A7, 0xDAA320AB) or not 40 < size <= len(data) - at:
+            raise ValueError(f"no message at byte {at}")
+        body_at = at + 40 + 28 + (20 if system & 0x10 else 8) + (20 if system & 0x20 else 8) + 4
+        (length,) = struct.unpack_from(">I", data, body_at - 4)
+        if body_at + length > at + size:
+            raise ValueError(f"body beyond the message at byte {at}")
+        body = data[body_at : body_at + length]
+        if system & 1:
+            with contextlib.suppress(zlib.error):
+                body = zlib.decompress(body)
+        found.append((place, offset, body))
+        at += size
+    return found
 
 
 class Server:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from mqtest.bodies import Bodies
-from mqtest.clients import BlockProducer, ClientError, Consumer, Producer, rocketmq_producer, rocketmq_wire
-from mqtest.clients.rocketmq_codec import Header, MalformedError, SendFrames, batch_body, messages, request, take_frames
+from mqtest.clients import (
+    Block,
+    BlockConsumer,
+    BlockProducer,
+    ClientError,
+    Consumer,
+    Producer,
+    rocketmq_messages,
+    rocketmq_producer,
+    rocketmq_wire,
+)
+from mqtest.clients.rocketmq_codec import Header, MalformedError, SendFrames, batch_body, request, take_frames
 from mqtest.clock import wait_until
 from mqtest.model import Delivery, Kind, Outcome, Wiring
 from tests.rocketmq_server import Asked, Server, answer, stored
@@ -84,41 +93,6 @@ def test_frames_come_whole_whatever_the_pieces() -> None:
 def test_bytes_that_are_no_frame(bad: bytes) -> None:
     with pytest.raises(MalformedError):
         take_frames(bytearray(bad))
-
-
-LITERAL = (
-    b"\0\0\0\x62\xda\xa3\x20\xa7\0\0\0\0\0\0\0\x02\0\0\0\0"  # size 98, magic, CRC, queue 2, flag
-    b"\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x63\0\0\0\0"  # queue offset 5, commit-log offset 99, system flag
-    b"\0\0\0\0\0\0\0\0\x7f\0\0\1\0\0\0\0"  # born, host
-    b"\0\0\0\0\0\0\0\0\x7f\0\0\1\0\0\0\0"  # stored, host
-    b"\0\0\0\0\0\0\0\0\0\0\0\0"  # reconsumed, prepared
-    b"\0\0\0\x05hello\x01t\0\0" + b""
-)
-
-
-def test_message_of_literal_bytes() -> None:
-    body = struct.pack(">I", len(LITERAL)) + LITERAL[4:]
-    assert [tuple(m) for m in messages(body + body)] == [(2, 5, b"hello"), (2, 5, b"hello")]
-
-
-def test_message_with_long_hosts_and_a_compressed_body() -> None:
-    body = stored(0, 1, zlib.compress(b"long"), flag=0x31) + stored(1, 2, b"not compressed", flag=1)
-    assert [tuple(m) for m in messages(body)] == [(0, 1, b"long"), (1, 2, b"not compressed")]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        stored(0, 0, b"x")[:-1],
-        stored(0, 0, b"x")[:20],
-        b"\0\0\0\x10" + stored(0, 0, b"x")[4:],  # a size below the header's
-        stored(0, 0, b"x").replace(b"\xda\xa3", b"\xda\xa4"),
-        stored(0, 0, b"x").replace(b"\0\0\0\x01x", b"\0\0\xff\x01x"),  # a body beyond its message
-    ],
-)
-def test_bytes_that_are_no_message(bad: bytes) -> None:
-    with pytest.raises(MalformedError):
-        list(messages(bad))
 
 
 # --- outcomes
@@ -479,6 +453,40 @@ def test_reader_gets_each_place_from_its_start(serve: Serve) -> None:
     reader.ack()
     reader.close(1)
     assert server.of(COMMIT) == []
+
+
+def test_consumer_gives_blocks_and_commits_what_they_held(serve: Serve) -> None:
+    server = serve(log_of({0: [b"a", b"b", b"cc"], 1: [b"d"]}))
+    consumer = open_consumer(wiring(server, 2), 0, 1)
+    assert isinstance(consumer, BlockConsumer)
+    found: list[Block] = []
+
+    def enough() -> bool:
+        found.extend(consumer.poll_blocks(0.01))
+        return sum(len(block.offsets) for block in found) >= 4
+
+    wait_until(enough, 5, "four messages", poll_s=0)
+    told = sorted((block.place, block.offsets.tolist(), block.bodies.tobytes()) for block in found)
+    assert told == [(0, [0, 1], b"ab"), (0, [2], b"cc"), (1, [0], b"d")]
+    assert server.of(COMMIT) == []
+    consumer.ack()
+    consumer.close(2)
+    assert {c.fields["queueId"]: c.fields["commitOffset"] for c in server.of(COMMIT)} == {"0": "3", "1": "1"}
+
+
+def test_next_pull_leaves_before_the_answer_is_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(log_of({0: [b"a"]}))
+    consumer = open_consumer(wiring(server), 0, 1)
+    pulled: list[str] = []
+
+    def read_late(answer: bytes) -> list[Block]:
+        wait_until(lambda: len(server.of(PULL)) == 2, 5, "the next pull", poll_s=0.001)
+        pulled.extend(asked.fields["queueOffset"] for asked in server.of(PULL))
+        return rocketmq_messages.blocks(answer)
+
+    monkeypatch.setattr(rocketmq_wire, "blocks", read_late)
+    assert read(consumer, 1) == [(0, 0, b"a", False)]
+    assert pulled == ["0", "1"]
 
 
 def test_reader_stops_where_the_broker_moves_it(serve: Serve) -> None:

@@ -1,12 +1,10 @@
-"""RocketMQ's remoting protocol as bytes: frames, the header of a send, stored messages. Pure functions.
+"""RocketMQ's remoting protocol as bytes: frames, the header of a send, the body of a batch. Pure functions.
 
     frame    │ u4 length of the rest │ u1 serialization (0 = JSON) │ u3 length of header │ header, JSON │ body
-    message  │ u4 size │ u4 magic │ u4 body CRC │ u4 queue │ u4 flag │ u8 queue offset │ u8 commit-log offset
-             │ u4 system flag │ u8 born │ 8 or 20 born host │ u8 stored │ 8 or 20 store host │ u4 reconsumed
-             │ u8 prepared │ u4 length, body │ u1 (message version 2: u2) length, topic │ u2 length, properties
 
-All numbers are big endian. Layouts as in apache/rocketmq RemotingCommand.java and MessageDecoder.java. A request
-is answered by a frame with the same `opaque` and bit 0 of `flag` set; a broker may send requests of its own.
+All numbers are big endian. The layout as in apache/rocketmq RemotingCommand.java. A request is answered by a frame
+with the same `opaque` and bit 0 of `flag` set; a broker may send requests of its own. What a pull brings is read in
+rocketmq_messages.py.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ import base64
 import hmac
 import json
 import struct
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -94,15 +91,6 @@ class Frame(NamedTuple):
     body: bytes
 
 
-class Stored(NamedTuple):
-    """A message as the broker stores it."""
-
-    place: int
-    offset: int
-    body: bytes
-    """as it was sent; a compressed one that cannot be unpacked is left as it is"""
-
-
 class MalformedError(ValueError):
     """Bytes that are no frame or no message; the connection they came from is beyond use."""
 
@@ -110,9 +98,6 @@ class MalformedError(ValueError):
 MOST_FRAME_BYTES: Final = 1 << 28
 _VERSION: Final = 493
 _LENGTHS = struct.Struct(">II")
-_MESSAGE = struct.Struct(">IIIIIqqI")
-_MAGIC_V1, _MAGIC_V2 = 0xDAA320A7, 0xDAA320AB
-_COMPRESSED, _BORN_V6, _STORE_V6 = 0x1, 0x10, 0x20
 _decode_header = msgspec.json.Decoder(Header).decode
 
 
@@ -214,32 +199,3 @@ def take_frames(buffer: bytearray) -> list[Frame]:
         view.release()
     del buffer[:at]
     return frames
-
-
-def messages(body: bytes) -> Iterator[Stored]:
-    """The messages in the body of a pull's answer, in order; raises MalformedError."""
-    at, end = 0, len(body)
-    try:
-        while at < end:
-            size, magic, _, place, _, offset, _, flag = _MESSAGE.unpack_from(body, at)
-            if magic not in (_MAGIC_V1, _MAGIC_V2) or not _MESSAGE.size < size <= end - at:
-                raise MalformedError(f"no message at byte {at} of {end}: size {size}, magic {magic:#x}")
-            hosts = (20 if flag & _BORN_V6 else 8) + (20 if flag & _STORE_V6 else 8)
-            # born, stored, reconsumed and prepared make 28 bytes beside the hosts
-            length_at = at + _MESSAGE.size + 28 + hosts
-            (length,) = struct.unpack_from(">I", body, length_at)
-            if length_at + 4 + length > at + size:
-                raise MalformedError(f"body of {length} bytes in a message of {size}")
-            content = body[length_at + 4 : length_at + 4 + length]
-            yield Stored(place, offset, _unpacked(content) if flag & _COMPRESSED else content)
-            at += size
-    except struct.error as error:
-        raise MalformedError(f"message cut short: {error}") from error
-
-
-def _unpacked(content: bytes) -> bytes:
-    # the C++ client compresses bodies above 4 KiB with zlib; nothing of ours uses another method
-    try:
-        return zlib.decompress(content)
-    except zlib.error:
-        return content

@@ -4,18 +4,21 @@ Rules:
 - Place p is queue p of the topic. The master is asked of the name servers (route) when a client is opened, and a
   client that finds it gone, silent or no longer master is `failed`: opening again finds the new one.
 - How sends are made and what their answers prove stands in rocketmq_producer.py.
-- A consumer has every n-th queue and commits its group's offsets at the master; what it pulls, it pulls ahead.
+- A consumer has every n-th queue and commits its group's offsets at the master; what it pulls, it pulls ahead: the
+  next pull of a place leaves before the answer to the one before it is read (rocketmq_messages.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
-from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
-from mqtest.clients.rocketmq_codec import Code, Frame, Header, MalformedError, Request, messages
+from mqtest.clients import OPEN_TIMEOUT_S, Block, ClientError, Settle
+from mqtest.clients.rocketmq_codec import Code, Header, MalformedError, Request
 from mqtest.clients.rocketmq_link import Link, master_address, options
+from mqtest.clients.rocketmq_messages import blocks
 from mqtest.clients.rocketmq_producer import REFUSALS_TO_LEAVE, REFUSED_PAUSE_NS, BatchProducer, WireProducer
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.model import Delivery, Wiring
@@ -43,8 +46,8 @@ def _open_master(wiring: Wiring) -> Link:
 
 
 class WireConsumer:
-    """See mqtest.clients.Consumer and Reader: with a group it goes on from, and commits, the group's offsets; without
-    one it reads from the first position on. One pull a place is always under way."""
+    """See mqtest.clients.BlockConsumer and Reader: with a group it goes on from, and commits, the group's offsets;
+    without one it reads from the first position on. One pull a place is always under way."""
 
     def __init__(self, link: Link, wiring: Wiring, places: Sequence[int], group: str | None) -> None:
         self._link = link
@@ -108,49 +111,55 @@ class WireConsumer:
         self._pulls[self._link.ask(Request.PULL_MESSAGE, fields)] = place
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
+        return list(chain.from_iterable(block.deliveries for block in self.poll_blocks(timeout_s)))
+
+    def poll_blocks(self, timeout_s: float) -> Sequence[Block]:
         if self.failed:
             return []
         self._wake(now_ns())
         if self._again:  # some place waits a little: do not sleep beyond that
             timeout_s = min(timeout_s, 0.02)
-        deliveries: list[Delivery] = []
+        brought: list[tuple[int, bytes]] = []
         for frame in self._link.poll(timeout_s):
             self._commits.discard(frame.header.opaque)
             place = self._pulls.pop(frame.header.opaque, None)
-            if place is not None:
-                deliveries += self._pulled(place, frame)
+            if place is not None and self._pulled(place, frame.header):
+                brought.append((place, frame.body))
+        self._link.flush()  # the broker works on the next pulls while these are read
         self._watch(now_ns())
-        return deliveries
+        return list(chain.from_iterable(self._blocks(place, body) for place, body in brought))
 
-    def _pulled(self, place: int, frame: Frame) -> list[Delivery]:
-        code, fields = frame.header.code, frame.header.fields or {}
-        found: list[Delivery] = []
-        if code == Code.SUCCESS:
-            try:
-                found = [Delivery(m.place, m.offset, m.body, False) for m in messages(frame.body)]
-            except MalformedError as error:
-                self._failed = f"{self._link.address}: {error}"
-                return []
-            if found:
-                self._read[place] = found[-1].offset
-        elif code in (Code.SYSTEM_BUSY, Code.PULL_RETRY_IMMEDIATELY) or "nextBeginOffset" not in fields:
-            return self._refuse(place, frame.header)
+    def _pulled(self, place: int, header: Header) -> bool:
+        """Go on from where the answer says; True: it has messages."""
+        code, fields = header.code, header.fields or {}
+        if code in (Code.SYSTEM_BUSY, Code.PULL_RETRY_IMMEDIATELY) or "nextBeginOffset" not in fields:
+            self._refuse(place, header)
+            return False
         position = int(fields["nextBeginOffset"])
         if code == Code.PULL_OFFSET_MOVED and self._group is None and position != self._next[place]:
             self._failed = f"place {place}: the broker has no position {self._next[place]}, names {position}"
-            return []
+            return False
         self._refused = 0
         self._next[place] = position
         self._pull(place)
+        return code == Code.SUCCESS
+
+    def _blocks(self, place: int, body: bytes) -> list[Block]:
+        try:
+            found = blocks(body)
+        except MalformedError as error:
+            self._failed = f"{self._link.address}: {error}"
+            return []
+        if found:
+            self._read[place] = int(found[-1].offsets[-1])
         return found
 
-    def _refuse(self, place: int, header: Header) -> list[Delivery]:
+    def _refuse(self, place: int, header: Header) -> None:
         # a slave, a store that still loads, or a busy broker
         self._refused += 1
         self._again[place] = now_ns() + REFUSED_PAUSE_NS
         if self._refused >= REFUSALS_TO_LEAVE * 4:
             self._failed = f"{self._link.address} gives no messages: {header.code} {header.remark}"
-        return []
 
     def _wake(self, at_ns: int) -> None:
         for place in [p for p, due_ns in self._again.items() if due_ns <= at_ns]:
