@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqtest import columns, ledger
-from mqtest.model import Outcome
+from mqtest.body import encode
+from mqtest.clients import Block
+from mqtest.model import RUNNER, Outcome
+from mqtest.workload.consumer import FEW, record
 
 RANGES = st.builds(
     lambda start, step, n: range(start, start + step * n, step),
@@ -121,3 +124,20 @@ def test_a_block_grows_the_receipts_past_a_step(tmp_path: Path) -> None:
     assert writer.rows == len(rows)
     writer.close()
     assert len(ledger.load_receipts(tmp_path / "receipts.0")["seq"]) == len(rows)
+
+
+@pytest.mark.parametrize("count", [1, FEW - 1, FEW, FEW + 1])
+def test_a_block_is_recorded_as_its_deliveries_are(tmp_path: Path, count: int) -> None:
+    texts = [encode((7, 8)[n % 5 == 4], (3, RUNNER)[n % 7 == 6], n, 0, 64) for n in range(count)]
+    texts[-1] = texts[-1][:-1] + b"~"
+    block = Block(2, np.arange(count) + 10, np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(count, 64))
+    told = []
+    for name, arrived in (("one", [block]), ("other", block.deliveries)):
+        writer, fences = ledger.ReceiptsWriter(tmp_path / name), dict[int, int]()
+        own = record(writer, arrived, 7, 1, fences)
+        writer.close()
+        columns_of = ledger.load_receipts(tmp_path / name)
+        told.append(
+            (own, fences, {n: np.asarray(columns_of[n]).tolist() for n in ledger.RECEIPTS if n != "received_ns"})
+        )
+    assert told[0] == told[1]
