@@ -5,17 +5,19 @@ One process, no broker; the best of several rounds.
 
 from __future__ import annotations
 
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mqtest import body
 from mqtest.bodies import decode_many, encode_many
-from mqtest.clients import Block
+from mqtest.clients import Block, rocketmq_messages
 from mqtest.clients.kafka_batches import make, read
 from mqtest.ledger import ReceiptsWriter, SendsWriter
 from mqtest.model import Delivery, Outcome
@@ -35,6 +37,18 @@ def cpu_us(step: Callable[[], object], messages: int) -> float:
     return best
 
 
+def pulled(texts: Sequence[bytes]) -> bytes:
+    """RocketMQ's answer to a pull of these bodies, with the properties that a broker gives each message."""
+    properties = b"CLUSTER\x01DefaultCluster\x02TRACE_ON\x01true\x02MSG_REGION\x01DefaultRegion\x02"
+    rest = b"\6mqtest" + struct.pack(">H", len(properties)) + properties
+    made = []
+    for offset, text in enumerate(texts):
+        size = 88 + len(text) + len(rest)
+        head = struct.pack(">IIIIIqqI", size, 0xDAA320A7, zlib.crc32(text), 0, 0, offset, 0, 0)
+        made.append(head + bytes(44) + struct.pack(">I", len(text)) + text + rest)
+    return b"".join(made)
+
+
 def main(size: int, folder: Path) -> None:
     """Print one table."""
     seqs = range(1_000_000, 1_000_000 + BLOCK)
@@ -46,6 +60,7 @@ def main(size: int, folder: Path) -> None:
     batch = memoryview(bytearray(make([bodies], 1)))
     block = Block(0, numbers, bodies)
     deliveries = [Delivery(0, seq, text, False) for seq, text in zip(seqs, texts, strict=True)]
+    answer = pulled(texts)
     at = 0
 
     def sent_and_settled_many() -> None:
@@ -81,6 +96,7 @@ def main(size: int, folder: Path) -> None:
         ),
         "batch made": (lambda: make([bodies], 1, (1, 0, 0)), None),
         "batch read": (lambda: read(batch, 0), None),
+        "pull read": (lambda: rocketmq_messages.blocks(answer), None),
     }
     print(f"{size} bytes, {BLOCK} messages a block: µs of CPU a message")
     for name, (many, one) in table.items():
