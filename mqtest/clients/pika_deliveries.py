@@ -32,9 +32,9 @@ Deliver = Callable[[bytes, int, bool, bytes, bytes], None]
 DeliverAlike = Callable[[bytes, Ints, Ints | None, Bodies], None]
 """deliver(consumer tag, delivery tags, positions in the stream or None, bodies); none of them redelivered"""
 
-LEAST_ALIKE: Final = 8
+LEAST_ALIKE: Final = 24
 """fewer than so many cost less one by one"""
-_HOLD_OFF: Final = 16
+_HOLD_OFF: Final = 24
 """after too few were alike, so many are taken one by one"""
 _LOOK: Final = 64
 """so many are compared at first, then twice as many each time"""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Final
 
-from mqtest.clients import OPEN_TIMEOUT_S, Block, ClientError, Settle
+from mqtest.clients import OPEN_TIMEOUT_S, Block, ClientError, Settle, one_by_one
 from mqtest.clients.rocketmq_codec import Code, Header, MalformedError, Request
 from mqtest.clients.rocketmq_link import Link, master_address, options
 from mqtest.clients.rocketmq_messages import blocks
@@ -111,7 +111,7 @@ class WireConsumer:
         self._pulls[self._link.ask(Request.PULL_MESSAGE, fields)] = place
 
     def poll(self, timeout_s: float) -> Sequence[Delivery]:
-        return list(chain.from_iterable(block.deliveries for block in self.poll_blocks(timeout_s)))
+        return one_by_one(self.poll_blocks(timeout_s))
 
     def poll_blocks(self, timeout_s: float) -> Sequence[Block]:
         if self.failed:
