@@ -19,7 +19,7 @@ from pika import spec
 from mqtest.bodies import Bodies, Ints
 from mqtest.clients import OPEN_TIMEOUT_S, Arrived, Block, Settle, one_by_one
 from mqtest.clients.pika_deliveries import stream_offset, take_deliveries
-from mqtest.clients.pika_link import Link, connect, options, queue_name
+from mqtest.clients.pika_link import BUSY, GATHER_S, Link, connect, options, queue_name
 from mqtest.clients.pika_producer import PRODUCER, FramesProducer, PikaProducer
 from mqtest.model import Delivery, Kind, Value, Wiring
 
@@ -49,6 +49,9 @@ class PikaConsumer:
         self._first: dict[int, int] = {}
         self._tag = 0
         """of the newest delivery that arrived"""
+        self._handed_on = 0
+        """of the newest delivery that poll returned"""
+        self._busy = False
         self._unacked = 0
         """of the newest delivery that poll returned and nobody acknowledged; 0: none"""
         self._seen: dict[int, int] = {}
@@ -81,12 +84,15 @@ class PikaConsumer:
     def poll_blocks(self, timeout_s: float) -> Arrived:
         """See BlockConsumer; blocks come only with the receiver `frames`."""
         end = time.monotonic() + timeout_s
+        if self._busy and timeout_s >= GATHER_S:
+            time.sleep(GATHER_S)
         self._link.step(0)
         while not self._arrived and self.failed is None and (left := end - time.monotonic()) > 0:
             self._link.step(left)
         arrived, self._arrived = self._arrived, []
         if arrived:
-            self._unacked = self._tag
+            self._busy = self._frames and self._tag - self._handed_on >= BUSY
+            self._unacked = self._handed_on = self._tag
             if self._stream and self._resume:
                 self._seen.update((item.place, _last(item)) for item in arrived)
         return arrived

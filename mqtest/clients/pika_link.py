@@ -28,6 +28,12 @@ ACCESS: Final = ("username", "password", "vhost", *tls.ACCESS)
 logging.getLogger("pika").addHandler(logging.NullHandler())  # what it would print to stderr is in `failed`
 
 
+BUSY: Final = 8
+"""a client by frames that was brought so many at once lets GATHER_S go by before it looks again: one look costs as much
+as twenty messages"""
+GATHER_S: Final = 0.001
+
+
 class Link:
     """One connection with one open channel. Raises ClientError when it is not open within `timeout_s`."""
 

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from mqtest import body as message
 from mqtest.bodies import Bodies
 from mqtest.clients import Settle, SettleMany
 from mqtest.clients.pika_confirms import Confirms
-from mqtest.clients.pika_link import Link, connect, options, queue_name
+from mqtest.clients.pika_link import BUSY, GATHER_S, Link, connect, options, queue_name
 from mqtest.model import Outcome, Value, Wiring
 
 PRODUCER: Final[Mapping[str, Value]] = {
@@ -164,6 +165,8 @@ class FramesProducer(PikaProducer):
         self._heads: dict[tuple[int, int], bytes] = {}
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+        self._confirmed = 0
+        """by the last poll"""
         super().__init__(wiring, settle, number, epoch)
 
     def send_many(self, seqs: range, places: int, bodies: Bodies) -> bool:
@@ -184,6 +187,10 @@ class FramesProducer(PikaProducer):
     def poll(self, timeout_s: float) -> None:
         """See Producer."""
         self._flush()
+        if self._confirmed >= BUSY and timeout_s >= GATHER_S:
+            self._link.step(0)  # what is to be written leaves first
+            time.sleep(GATHER_S)
+        self._confirmed = 0
         super().poll(timeout_s)
 
     def close(self, timeout_s: float) -> None:
@@ -229,6 +236,7 @@ class FramesProducer(PikaProducer):
         self._batch_bytes = 0
 
     def _settled(self, seqs: range, outcome: Outcome, place: int) -> None:
+        self._confirmed += len(seqs)
         if self.settle_many is None:
             super()._settled(seqs, outcome, place)
         else:

@@ -172,7 +172,8 @@ class ProducerLoop:
             if self._can_send():
                 taken = self._send(range(self._seq, self._seq + most), 0)
                 self._seq += taken
-            self._round(0.0 if taken == most else TICK_S)
+            full = self._blocks is not None and self._in_flight > self._plan.workload.window // 2
+            self._round(0.0 if taken == most and not full else TICK_S)
 
     def _most(self) -> int:
         """How many messages to hand over at once."""
