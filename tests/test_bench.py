@@ -15,6 +15,7 @@ import pytest
 from mqtest import prune
 from mqtest.bench import alternation, ours, rows, table, tools
 from mqtest.bench.figures import (
+    Cpu,
     CpuSample,
     Figure,
     Interval,
@@ -241,7 +242,7 @@ def test_the_warm_up_is_left_out_and_no_more_is_taken_than_asked() -> None:
 
 def test_acknowledgements_count_from_the_first_to_the_last_within_the_seconds() -> None:
     times = np.array([9, 10, 11, 12, 13, 14, 15]) * S
-    figure = from_times([times[2:], times[:2]], 10 * S, 4.0, [CpuSample(9 * S, 1.0), CpuSample(19 * S, 3.0)])
+    figure = from_times([times[2:], times[:2]], 10 * S, 4.0, Cpu([CpuSample(9 * S, 1.0), CpuSample(19 * S, 3.0)], []))
     assert figure is not None
     assert (figure.messages, figure.seconds) == (3, 3.0)
     assert figure.cpu_s == pytest.approx(0.6)
@@ -260,20 +261,23 @@ def test_cpu_is_interpolated_and_unknown_where_nobody_looked() -> None:
 def test_a_tools_figure_has_the_cpu_of_its_intervals() -> None:
     told = [Interval(1, 1.0, 1.0, 300), Interval(2, 2.0, 1.0, 500)]
     samples = [CpuSample(100 * S, 10.0), CpuSample(110 * S, 20.0)]
-    figure = from_intervals(told, [101 * S, 102 * S, 103 * S], samples)
-    assert figure == Figure(messages=800, seconds=2.0, cpu_s=pytest.approx(2.0))
+    nodes = [CpuSample(100 * S, 0.0), CpuSample(110 * S, 40.0)]
+    figure = from_intervals(told, [101 * S, 102 * S, 103 * S], Cpu(samples, nodes))
+    assert figure == Figure(messages=800, seconds=2.0, cpu_s=pytest.approx(2.0), nodes_cpu_s=pytest.approx(8.0))
+    assert figure.nodes_us == pytest.approx(10_000)
     assert from_intervals([], [101 * S], samples) is None
 
 
 def figure(rate: float, cpu_us: float | None = None) -> Figure:
     """Two seconds at that rate."""
-    return Figure(messages=rate * 2, seconds=2.0, cpu_s=None if cpu_us is None else cpu_us * rate * 2 / 1e6)
+    cpu_s = None if cpu_us is None else cpu_us * rate * 2 / 1e6
+    return Figure(messages=rate * 2, seconds=2.0, cpu_s=cpu_s, nodes_cpu_s=None if cpu_s is None else 10 * cpu_s)
 
 
 def test_the_ratio_is_median_by_median_of_what_was_measured() -> None:
     mine = spread([figure(300, 1.0), None, figure(100), figure(200, 3.0)])
     theirs = spread([figure(100), figure(400)])
-    assert mine == Spread(rates_per_s=(300.0, 100.0, 200.0), cpu_us=pytest.approx(2.0))
+    assert mine == Spread(rates_per_s=(300.0, 100.0, 200.0), cpu_us=pytest.approx(2.0), nodes_us=pytest.approx(20.0))
     assert mine is not None
     assert mine.median == 200
     assert ratio(mine, theirs) == pytest.approx(0.8)
@@ -318,10 +322,10 @@ def test_the_table_has_medians_ratio_target_cpu_and_how_many_runs_count() -> Non
     text = table.markdown([compared()], RECORD)
     assert (
         "| kafka-acks-all-1k | produce | 90,000 (90,000 to 90,000) | 110,000 (100,000 to 120,000) | 0.82 "
-        "| ≥ 1, missed | 3.50 µs | 8.50 µs | 1, 2 |"
+        "| ≥ 1, missed | 3.50 + 35.00 µs | 8.50 + 85.00 µs | 1, 2 |"
     ) in text
     assert "| consume | 100,000 (100,000 to 100,000) | 100,000 (100,000 to 100,000) | 1.00 | ≥ 0.8, met |" in text
-    assert "| 2.00 µs | – | 1, 1 |" in text
+    assert "| 2.00 + 20.00 µs | – | 1, 1 |" in text
 
 
 def test_the_table_says_what_each_side_checked_what_does_not_count_and_how_it_was_run() -> None:
@@ -349,7 +353,8 @@ def test_the_csv_has_every_run_and_then_the_medians() -> None:
     assert len(found) == 4 * 2 + 4
     assert found[0] | {"why_not": ""} == {
         "row": "kafka-acks-all-1k", "work": "produce", "side": "mqtest", "run": "1", "messages": "180000",
-        "seconds": "2.0", "rate_per_s": "90000.0", "cpu_us": "3.5", "ratio": "", "wanted": "", "why_not": "",
+        "seconds": "2.0", "rate_per_s": "90000.0", "cpu_us": "3.5", "nodes_us": "35.0", "ratio": "", "wanted": "",
+        "why_not": "",
     }  # fmt: skip
     medians = {(one["work"], one["side"]): one for one in found if one["run"] == "median"}
     assert medians["produce", "mqtest"]["ratio"] == "0.818"
@@ -504,7 +509,9 @@ def test_a_run_of_ours_is_judged_and_stands_beside_the_tools(embedded: Row, tmp_
     assert mine.why is None
     assert mine.produce is not None
     assert 0 < mine.produce.seconds <= 2.0
-    assert theirs.produce == Figure(messages=70540, seconds=pytest.approx(2.001), cpu_s=pytest.approx(1.0, abs=0.01))
+    assert theirs.produce == Figure(
+        messages=70540, seconds=pytest.approx(2.001), cpu_s=pytest.approx(1.0, abs=0.01), nodes_cpu_s=None
+    )
     told = json.loads((run_dir / "bench.json").read_text())
     assert told["rows"][0]["runs"][0]["produce"]["messages"] == mine.produce.messages
     assert told["rows"][0]["versions"]["broker"]

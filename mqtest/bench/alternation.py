@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from mqtest import __version__, host
 from mqtest.bench import ours, table
+from mqtest.bench.figures import CpuSample
 from mqtest.bench.rows import Asked, Row
 from mqtest.bench.table import OURS, THEIRS, Compared, Run
 from mqtest.bench.theirs import Theirs
@@ -147,12 +148,15 @@ class _Bench:
         with ExitStack() as stack:
             mine = self._topic(stack, cluster, cell, "ours")
             cluster.sync()
-            judged = ours.run(self._dir.name, cell, self._folder(cell), mine, compared.facts, watch)
-            self._tell(compared, self._ours(judged, cell))
+            with ours.sampling_nodes(cluster) as nodes:
+                judged = ours.run(self._dir.name, cell, self._folder(cell), mine, compared.facts, watch)
+            self._tell(compared, self._ours(judged, cell, nodes))
             theirs = self._topic(stack, cluster, cell, "tool")
             read = mine if compared.row.tool.reads_ours else theirs
             cluster.sync()
-            self._tell(compared, self._theirs(tool, theirs, read, cell, watch))
+            with ours.sampling_nodes(cluster) as nodes:
+                run = self._theirs(tool, theirs, read, cell, watch, nodes)
+            self._tell(compared, run)
         self._watch.cell_judged(cell.id, judged.row)
 
     def _topic(self, stack: ExitStack, cluster: Cluster, cell: Cell, side: str) -> Broker:
@@ -165,23 +169,25 @@ class _Bench:
         broker.await_ready(cell.phases.up_s)
         return broker
 
-    def _ours(self, judged: Judgement, cell: Cell) -> Run:
+    def _ours(self, judged: Judgement, cell: Cell, nodes: Sequence[CpuSample]) -> Run:
         why = ours.why_not(judged)
         folder = self._folder(cell)
-        produced, consumed = ours.figures(folder, self._asked.seconds) if why is None else (None, None)
+        produced, consumed = ours.figures(folder, self._asked.seconds, nodes) if why is None else (None, None)
         if not self._asked.keep_ledgers:
             for pattern in ("*/*.npy", "*/*.parquet"):
                 for rows in (folder / "ledger").glob(pattern):
                     rows.unlink()
         return Run(number=cell.repeat, side=OURS, produce=produced, consume=consumed, why=why)
 
-    def _theirs(self, tool: Theirs, broker: Broker, read: Broker, cell: Cell, watch: CellWatch) -> Run:
+    def _theirs(
+        self, tool: Theirs, broker: Broker, read: Broker, cell: Cell, watch: CellWatch, nodes: Sequence[CpuSample]
+    ) -> Run:
         produced, consumed, why = None, None, None
         try:
             watch.phase("the tool produces")
-            produced = tool.produce(cell.id, broker.wiring())
+            produced = tool.produce(cell.id, broker.wiring(), nodes)
             watch.phase("the tool consumes")
-            consumed = tool.consume(cell.id, read.wiring(), read.remaining({}))
+            consumed = tool.consume(cell.id, read.wiring(), read.remaining({}), nodes)
         except (ClusterError, WaitTimeout) as error:
             why = str(error)
         return Run(number=cell.repeat, side=THEIRS, produce=produced, consume=consumed, why=why)

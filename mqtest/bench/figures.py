@@ -33,19 +33,27 @@ class Interval(NamedTuple):
 
 
 class CpuSample(NamedTuple):
-    """CPU that a client had used by then."""
+    """CPU that a client, or all nodes together, had used by then."""
 
     t_ns: int
     cpu_s: float
 
 
+class Cpu(NamedTuple):
+    """CPU over the time of a run, of either side."""
+
+    client: Sequence[CpuSample]
+    nodes: Sequence[CpuSample]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """How much got through in how long, and what the client needed for it."""
+    """How much got through in how long, and what the client and the brokers needed for it."""
 
     messages: float
     seconds: float
     cpu_s: float | None
+    nodes_cpu_s: float | None
 
     @property
     def rate_per_s(self) -> float:
@@ -55,15 +63,24 @@ class Figure:
     @property
     def cpu_us(self) -> float | None:
         """CPU of the client a message, in µs."""
-        return None if self.cpu_s is None or not self.messages else self.cpu_s / self.messages * 1e6
+        return self._a_message_us(self.cpu_s)
+
+    @property
+    def nodes_us(self) -> float | None:
+        """CPU of all brokers a message, in µs."""
+        return self._a_message_us(self.nodes_cpu_s)
+
+    def _a_message_us(self, cpu_s: float | None) -> float | None:
+        return None if cpu_s is None or not self.messages else cpu_s / self.messages * 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Several runs of one side. `cpu_us` is a median too."""
+    """Several runs of one side. The CPU a message, of the client and of the brokers, is a median too."""
 
     rates_per_s: tuple[float, ...]
     cpu_us: float | None
+    nodes_us: float | None
 
     @property
     def median(self) -> float:
@@ -76,8 +93,16 @@ def spread(figures: Sequence[Figure | None]) -> Spread | None:
     there = [figure for figure in figures if figure is not None]
     if not there:
         return None
-    cpu = [figure.cpu_us for figure in there if figure.cpu_us is not None]
-    return Spread(rates_per_s=tuple(f.rate_per_s for f in there), cpu_us=median(cpu) if cpu else None)
+    return Spread(
+        rates_per_s=tuple(f.rate_per_s for f in there),
+        cpu_us=_median([f.cpu_us for f in there]),
+        nodes_us=_median([f.nodes_us for f in there]),
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return median(measured) if measured else None
 
 
 def ratio(ours: Spread | None, theirs: Spread | None) -> float | None:
@@ -96,19 +121,16 @@ def measured(intervals: Sequence[Interval], warm_up_s: float, seconds: float) ->
     return taken
 
 
-def from_intervals(taken: Sequence[Interval], heard_ns: Sequence[int], samples: Sequence[CpuSample]) -> Figure | None:
+def from_intervals(taken: Sequence[Interval], heard_ns: Sequence[int], cpu: Cpu) -> Figure | None:
     """The figure of a tool's measured intervals; `heard_ns`: when each of its lines came. None without messages."""
     messages = sum(one.messages for one in taken)
     if not messages:
         return None
     begin_ns = heard_ns[taken[0].line] - int(taken[0].seconds * NS_PER_S)
-    cpu_s = cpu_between(samples, begin_ns, heard_ns[taken[-1].line])
-    return Figure(messages=messages, seconds=sum(one.seconds for one in taken), cpu_s=cpu_s)
+    return _figure(messages, sum(one.seconds for one in taken), cpu, begin_ns, heard_ns[taken[-1].line])
 
 
-def from_times(
-    parts: Iterable[NDArray[Any]], begin_ns: int, seconds: float, samples: Sequence[CpuSample]
-) -> Figure | None:
+def from_times(parts: Iterable[NDArray[Any]], begin_ns: int, seconds: float, cpu: Cpu) -> Figure | None:
     """The figure of acknowledgements, or receipts, from the first to the last of those within the seconds from
     `begin_ns` on. Their times come in parts, in any order. The first one is the beginning, and not counted. None when
     they are fewer than two."""
@@ -121,8 +143,16 @@ def from_times(
     if messages < 2 or min(ends) == max(ends):
         return None
     first_ns, last_ns = min(ends), max(ends)
-    cpu_s = cpu_between(samples, first_ns, last_ns)
-    return Figure(messages=messages - 1, seconds=(last_ns - first_ns) / NS_PER_S, cpu_s=cpu_s)
+    return _figure(messages - 1, (last_ns - first_ns) / NS_PER_S, cpu, first_ns, last_ns)
+
+
+def _figure(messages: float, seconds: float, cpu: Cpu, begin_ns: int, end_ns: int) -> Figure:
+    return Figure(
+        messages=messages,
+        seconds=seconds,
+        cpu_s=cpu_between(cpu.client, begin_ns, end_ns),
+        nodes_cpu_s=cpu_between(cpu.nodes, begin_ns, end_ns),
+    )
 
 
 def cpu_between(samples: Sequence[CpuSample], begin_ns: int, end_ns: int) -> float | None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mqtest import history as histories
-from mqtest.bench.figures import CpuSample, Figure, from_times
+from mqtest.bench.figures import Cpu, CpuSample, Figure, from_times
 from mqtest.brokers import Broker
 from mqtest.cell_run import record
 from mqtest.clients import client
 from mqtest.clock import NS_PER_S, now_ns
+from mqtest.cluster import Cluster
 from mqtest.errors import EngineError, LedgerError, MqtestError
 from mqtest.journal import Journal
 from mqtest.judge import Judgement, judge
@@ -32,6 +33,8 @@ from mqtest.workload.processes import Workers
 CONSUME_WARM_UP_S = 1.0
 """of either side"""
 _SAMPLE_S = 0.25
+_NODES_SAMPLE_S = 1.0
+"""asking the engine costs some ms"""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 Figures = tuple[Figure | None, Figure | None]
@@ -88,8 +91,8 @@ def _load(load: Load, cell: Cell, broker: Broker, journal: Journal) -> None:
     load.audit(broker)
 
 
-def figures(folder: Path, seconds: float) -> Figures:
-    """What the ledger of a run says; raises LedgerError."""
+def figures(folder: Path, seconds: float, nodes: Sequence[CpuSample]) -> Figures:
+    """What the ledger of a run says; `nodes`: the brokers' CPU meanwhile. Raises LedgerError."""
     history = histories.load(folder)
     cpu = {
         event["role"]: [CpuSample(*one) for one in event["samples"]]
@@ -98,11 +101,11 @@ def figures(folder: Path, seconds: float) -> Figures:
     }
     steady = history.window("steady")
     acked = history.over_sends(lambda sends: sends.settled_ns[sends.outcome == Outcome.ACKED])
-    produced = from_times(acked, steady[0], seconds, cpu.get(Role.PRODUCER, [])) if steady else None
+    produced = from_times(acked, steady[0], seconds, Cpu(cpu.get(Role.PRODUCER, []), nodes)) if steady else None
     first_ns = min((int(place.times[0]) for place in history.delivery_times.values() if len(place.times)), default=0)
     received = history.over_receipts(lambda read: read.received_ns)
     begin_ns = first_ns + int(CONSUME_WARM_UP_S * NS_PER_S)
-    return produced, from_times(received, begin_ns, seconds, cpu.get(Role.CONSUMER, []))
+    return produced, from_times(received, begin_ns, seconds, Cpu(cpu.get(Role.CONSUMER, []), nodes))
 
 
 def why_not(judgement: Judgement) -> str | None:
@@ -142,14 +145,37 @@ def cpu_s(pid: int) -> float | None:
 
 
 @contextmanager
+def sampling_nodes(cluster: Cluster) -> Iterator[Sequence[CpuSample]]:
+    """CPU of all nodes together, sampled while the block runs. (The clocks of all begin anew only with a restart.)"""
+    taken: list[CpuSample] = []
+
+    def take() -> None:
+        with suppress(MqtestError):  # a sample that is missing is interpolated
+            taken.append(CpuSample(now_ns(), sum(figures["cpu_s"] for figures in cluster.usage().values())))
+
+    with _every(_NODES_SAMPLE_S, take):
+        yield taken
+
+
+@contextmanager
 def _sampling(every: Sequence[Samples]) -> Iterator[None]:
     """Take samples while the block runs."""
+
+    def take() -> None:
+        for one in every:
+            one.take()
+
+    with _every(_SAMPLE_S, take):
+        yield
+
+
+@contextmanager
+def _every(seconds: float, take: Callable[[], None]) -> Iterator[None]:
     over = threading.Event()
 
     def sample() -> None:
-        while not over.wait(_SAMPLE_S):
-            for one in every:
-                one.take()
+        while not over.wait(seconds):
+            take()
 
     thread = threading.Thread(target=sample, daemon=True, name="cpu")
     thread.start()

@@ -33,8 +33,9 @@ _DEFINED: Final = (
     "mqtest, produce: acknowledgements, from the first to the last one within the measured seconds, after the warm-up.",
     "mqtest, consume: receipts of one consumer that takes what the run left behind, from a second after the first one "
     "to the last one within the measured seconds.",
-    "CPU a message: of the client alone, in user and kernel mode, over the same time: mqtest's worker process, the "
-    "tool's container. Not in it: the broker, and how mqtest reads back and judges afterwards.",
+    "CPU a message: client + brokers, in user and kernel mode, over the same time: mqtest's worker process or the "
+    "tool's container, and all nodes together. Not in it: how mqtest reads back and judges afterwards. By the rate it "
+    "says who was the limit: where both together come near the cores of the machine, the processors were.",
 )
 
 
@@ -128,6 +129,22 @@ _HEADERS: Final = (
 )
 
 
+_COLUMNS: Final = (
+    "row",
+    "work",
+    "side",
+    "run",
+    "messages",
+    "seconds",
+    "rate_per_s",
+    "cpu_us",
+    "nodes_us",
+    "ratio",
+    "wanted",
+    "why_not",
+)
+
+
 def summary(compared: Sequence[Compared]) -> Sequence[str]:
     """For a terminal: a line for each row and work, under a line of headers."""
     told = [_HEADERS, *(line for one in compared for line in _lines(one))]
@@ -145,7 +162,20 @@ def csv_text(compared: Sequence[Compared]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ("row", "work", "side", "run", "messages", "seconds", "rate_per_s", "cpu_us", "ratio", "wanted", "why_not")
+        (
+            "row",
+            "work",
+            "side",
+            "run",
+            "messages",
+            "seconds",
+            "rate_per_s",
+            "cpu_us",
+            "nodes_us",
+            "ratio",
+            "wanted",
+            "why_not",
+        )
     )
     for one in compared:
         name = one.row.name
@@ -155,7 +185,7 @@ def csv_text(compared: Sequence[Compared]) -> str:
         for work in WORKS:
             for side in (OURS, THEIRS):
                 seen = one.spread(side, work)
-                medians = (round(seen.median, 1), _rounded(seen.cpu_us)) if seen else ("", "")
+                medians = (round(seen.median, 1), *_cpus(seen)) if seen else ("", "", "")
                 last = (_rounded(one.ratio(work)), one.row.targets.get(work, "")) if side == OURS else ("", "")
                 writer.writerow((name, work, side, "median", "", "", *medians, *last, one.failed))
     return out.getvalue()
@@ -225,8 +255,12 @@ def _how(one: Compared) -> str:
 
 def _measured(figure: Figure | None) -> tuple[object, ...]:
     if figure is None:
-        return ("", "", "", "")
-    return (round(figure.messages), round(figure.seconds, 3), round(figure.rate_per_s, 1), _rounded(figure.cpu_us))
+        return ("", "", "", "", "")
+    return (round(figure.messages), round(figure.seconds, 3), round(figure.rate_per_s, 1), *_cpus(figure))
+
+
+def _cpus(seen: Figure | Spread) -> tuple[object, object]:
+    return _rounded(seen.cpu_us), _rounded(seen.nodes_us)
 
 
 def _rounded(value: float | None) -> object:
@@ -244,4 +278,6 @@ def _spread(seen: Spread | None) -> str:
 
 
 def _cpu(seen: Spread | None) -> str:
-    return "–" if seen is None or seen.cpu_us is None else f"{seen.cpu_us:.2f} µs"
+    if seen is None or seen.cpu_us is None:
+        return "–"
+    return f"{seen.cpu_us:.2f} + {'–' if seen.nodes_us is None else f'{seen.nodes_us:.2f}'} µs"

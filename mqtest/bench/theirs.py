@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mqtest.bench.figures import CpuSample, Figure, Interval, from_intervals, measured
+from mqtest.bench.figures import Cpu, CpuSample, Figure, Interval, from_intervals, measured
 from mqtest.bench.ours import CONSUME_WARM_UP_S
 from mqtest.bench.rows import Asked, Row
 from mqtest.bench.tools import Job, rocketmq_group
@@ -44,8 +44,9 @@ class Theirs:
         self.commands: dict[str, Sequence[str]] = {}
         """`produce`, `consume` → the command line, of the newest run"""
 
-    def produce(self, name: str, wiring: Wiring) -> Figure | None:
-        """Its producer's figure; None when it told of less than was asked for. Raises ClusterError, EngineError."""
+    def produce(self, name: str, wiring: Wiring, nodes: Sequence[CpuSample]) -> Figure | None:
+        """Its producer's figure; None when it told of less than was asked for; `nodes`: the brokers' CPU, sampled
+        meanwhile. Raises ClusterError, EngineError."""
         asked, tool = self._asked, self._row.tool
 
         def told(lines: Sequence[str]) -> Sequence[Interval]:
@@ -56,16 +57,16 @@ class Theirs:
 
         bound_s = 2 * (asked.warm_up_s + asked.seconds) + _QUIET_S
         heard = self._run(name, "produce", tool.produce(self._job(wiring, 0)), enough, bound_s)
-        return _figure(heard, told(heard.lines)) if enough(heard.lines) else None
+        return _figure(heard, told(heard.lines), nodes) if enough(heard.lines) else None
 
-    def consume(self, name: str, wiring: Wiring, messages: int) -> Figure | None:
+    def consume(self, name: str, wiring: Wiring, messages: int, nodes: Sequence[CpuSample]) -> Figure | None:
         """Its consumer's figure, of so many messages. Raises ClusterError, EngineError."""
         tool = self._row.tool
         if (before := BEFORE_CONSUMING.get(wiring.broker)) is not None:
             before(wiring)
         heard = self._run(name, "consume", tool.consume(self._job(wiring, messages)), tool.over, _CONSUME_S)
         told = measured(tool.consumed(heard.lines, messages), CONSUME_WARM_UP_S, self._asked.seconds)
-        return _figure(heard, told)
+        return _figure(heard, told, nodes)
 
     def _job(self, wiring: Wiring, messages: int) -> Job:
         row = self._row
@@ -114,8 +115,8 @@ BEFORE_CONSUMING: Mapping[str, Callable[[Wiring], None]] = {"rocketmq": rewind}
 """broker → what its tool's consumer cannot be told"""
 
 
-def _figure(heard: toolbox.Heard, told: Sequence[Interval]) -> Figure | None:
-    return from_intervals(told, heard.lines_ns, [CpuSample(*one) for one in heard.cpu])
+def _figure(heard: toolbox.Heard, told: Sequence[Interval], nodes: Sequence[CpuSample]) -> Figure | None:
+    return from_intervals(told, heard.lines_ns, Cpu([CpuSample(*one) for one in heard.cpu], nodes))
 
 
 def _stamped(heard: toolbox.Heard) -> Sequence[str]:
