@@ -3,11 +3,11 @@ PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help setup venv demo check test uninstall clean
+.PHONY: help setup venv demo check test test-long uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## engine, compose plugin, .venv and images, where they are not there yet (YES=1 answers its question)
 	@sh compose/setup.sh
@@ -23,8 +23,11 @@ check: venv ## lint, types and the tests that need no Docker engine: two minutes
 	$(BIN)/mypy --strict
 	$(BIN)/pytest -q -m "not docker and not ray" -n 4 --dist worksteal
 
-test: setup check ## set-up, then every check and test, those on real brokers too
-	$(BIN)/pytest -q -m "docker or ray"
+test: setup check ## set-up, then every check and test, those on real brokers too, but for the longest
+	$(BIN)/pytest -q -m "(docker or ray) and not long"
+
+test-long: setup ## set-up, then the longest tests on real brokers, which CI runs every night
+	$(BIN)/pytest -q -m long
 
 uninstall: ## takes back what the set-up did: our containers and images, packages, sources, engine, .venv
 	@sh compose/setup.sh undo

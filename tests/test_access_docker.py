@@ -21,7 +21,7 @@ from mqtest.cluster.engine import connect, labels
 from mqtest.cluster.locks import RunLock
 from mqtest.profile import image_version
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(600)]
 
 RUN = "test-access"
 USER, PASSWORD = "somebody", "x1y2z3w4"

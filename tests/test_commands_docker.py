@@ -77,6 +77,7 @@ def assert_one_power_cut(folder: Path) -> None:
             assert not ((acked > cut["silence_ns"] + SILENCE_GRACE_NS) & (acked < heal_ns)).any()
 
 
+@pytest.mark.long
 def test_live_shows_what_was_read_and_then_lost(tmp_path: Path) -> None:
     done = mqtest(tmp_path, "run", "live", "--only", "kafka/*")  # mqtest run live
     found = rows(tmp_path)

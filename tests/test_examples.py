@@ -37,6 +37,7 @@ def test_the_bug_is_found_for_what_it_is() -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_orders_on_real_brokers() -> None:
     found, said = outcomes(EXAMPLES / "orders", "-m", "docker", timeout_s=850)

@@ -1,7 +1,8 @@
 """Whole cells on real brokers: the contrasts that the README promises, and the teeth of the tool.
 
 Each test is one cell of 30 to 60 seconds; `first-look` and `live` are run whole in test_commands_docker.py. What a weak
-arm must lose is asserted, so that a power cut which cuts nothing fails here.
+arm must lose is asserted, so that a power cut which cuts nothing fails here. On every push: the teeth. Every night, as
+`long`: the other contrasts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def test_fsync_before_the_ack_is_what_saves_kafka(tmp_path: Path) -> None:
     assert judged.row["lost"] > 0
 
 
+@pytest.mark.long
 def test_fsync_before_the_ack_is_what_saves_a_quorum_queue(tmp_path: Path) -> None:
     profile = changed("rabbitmq/quorum", "advanced", ra__wal_sync_method="none")
     judged = run_cell(tmp_path, make_cell(profile, "power-cut:all"))
@@ -41,6 +43,7 @@ def test_a_power_cut_that_only_kills_is_invalid(tmp_path: Path, monkeypatch: pyt
     assert judged.verdict is Verdict.INVALID, judged.reason
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["pause:leader", "partition:leader"])
 def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     action = fault.partition(":")[0]
@@ -50,18 +53,21 @@ def test_a_fault_that_does_nothing_is_invalid(tmp_path: Path, fault: str, monkey
     assert judged.verdict is Verdict.INVALID, judged.reason
 
 
+@pytest.mark.long
 def test_an_isolated_leader_with_acks_1_loses_what_it_went_on_acknowledging(tmp_path: Path) -> None:
     judged = run_cell(tmp_path, make_cell("kafka/acks-1", "partition:leader", phases=replace(REAL, hold_s=15)))
     assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
     assert judged.row["lost"] > 0
 
 
+@pytest.mark.long
 def test_a_killed_master_with_one_copy_loses(tmp_path: Path) -> None:
     """So many a second that some are always acknowledged and not yet replicated: at 1,000 once none was."""
     judged = run_cell(tmp_path, make_cell("rocketmq/async-flush", "kill:leader", workload=Workload(rate_per_s=5000)))
     assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
 
 
+@pytest.mark.long
 def test_a_fatal_error_of_the_idempotent_producer_is_survived_by_a_new_epoch(tmp_path: Path) -> None:
     """Part of the log survives the cut, so the producer's sequence does not: it ends, and another goes on."""
     cell = make_cell("kafka/acks-all", "power-cut:all", phases=replace(REAL, sync_before_fault_s=2))
@@ -72,6 +78,7 @@ def test_a_fatal_error_of_the_idempotent_producer_is_survived_by_a_new_epoch(tmp
     assert max(e["epoch"] for e in clients if "producer" in e) >= 1
 
 
+@pytest.mark.long
 def test_a_transformer_that_dies_in_a_transaction_leaves_each_output_once(tmp_path: Path) -> None:
     """It was handed some inputs twice, for its transaction was aborted, and yet wrote no output twice."""
     workload = Workload(rate_per_s=500, transformers=1, consumers=0)
