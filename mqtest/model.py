@@ -265,6 +265,29 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A cell with a stateful job, and a new one that starts beside it on the whole history and takes over."""
+
+    history_s: float = 10.0
+    """how long a history is made before the steady phase; the job runs live meanwhile"""
+    history_per_s: float | None = None
+    """at so many messages a second; without it at `workload.rate_per_s`"""
+    keys: int = 100
+    """so many different keys have amounts; the job keeps count and sum of each key and time window"""
+    window_s: float = 10.0
+    """length of a time window, by the time at which a message was due"""
+    output: Output = Output.AT_LEAST_ONCE
+    """after a failure: `at-least-once` goes on from the committed positions, `exactly-once` passes over what the output
+    has already, by the source position in it; not `none`"""
+    fault_at: float = 0.3
+    """a fault comes when the new job has read this share of what there was at its start"""
+    catch_up_s: float = 120.0
+    """at most, from the start of the new job until it is less than a second of load behind"""
+    beside_s: float = 2.0
+    """both jobs go on side by side for so long; then the outputs are switched, and the old job stops"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One profile x one fault x one repeat: brought up fresh, run, judged, taken down."""
 
@@ -297,6 +320,8 @@ class Cell:
     """action -> its numbers, where they are not the defaults"""
     search: Search | None = None
     """only without a fault: in place of the steady phase"""
+    replay: Replay | None = None
+    """with the phases of replay_run.py; its transformers are the two jobs"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +358,15 @@ class Wiring:
     @property
     def output(self) -> Wiring:
         """The same cluster, with the topic that transformers write to."""
-        return replace(self, topic=f"{self.topic}-out", begins={})
+        return replace(self, topic=f"{self.topic}-out{self.job}", begins={}, resume={}, since_ms=0)
+
+    job: str = ""
+    """ends the name of its output topic"""
+    since_ms: int = 0
+    """wall clock before the first message; a client that is told to goes to the first position after it, the others to
+    the first of all"""
+    resume: Mapping[int, int] = field(default_factory=dict)
+    """place -> the next position by the reader's own checkpoint, where the broker keeps none (RabbitMQ streams)"""
 
     access: Mapping[str, Value] = field(default_factory=dict, repr=False)
     """credentials and TLS of a cluster that is not ours, in the client's own keys; written down nowhere"""

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mqtest import replay_table
 from mqtest.brokers import broker_module
 from mqtest.errors import UsageError
 from mqtest.model import NO_FAULT, Cell, Consume, Fault, Profile, Search
@@ -89,7 +90,9 @@ def expected_s(cell: Cell) -> float:
         return bring_up + phases.warm_up_s + _search_s(cell.search) + 3.0
     recoveries = len(cell.fault.groups) * bring_up / 2
     held = lasts_s(cell.fault, phases.hold_s) if cell.fault.groups else phases.hold_s
-    return bring_up + phases.warm_up_s + phases.steady_s + held + phases.after_s + recoveries + 3.0
+    rate_per_s = cell.workload.rate_per_s
+    replayed = replay_table.expected_s(cell.replay, rate_per_s) if cell.replay and rate_per_s else 0.0
+    return bring_up + phases.warm_up_s + phases.steady_s + held + phases.after_s + recoveries + replayed + 3.0
 
 
 def _search_s(search: Search) -> float:
@@ -124,6 +127,7 @@ def _cell(scenario: Scenario, arm: Arm, profile: Profile, fault: Fault, number: 
         varied=arm.varied,
         settings=scenario.settings,
         search=search,
+        replay=arm.replay,
     )
 
 
@@ -133,7 +137,9 @@ def _disk_mb(arm: Arm, fault: Fault, search: Search | None) -> int:
     held = max(phases.hold_s, lasts_s(fault, phases.hold_s))
     sending_s = phases.warm_up_s + phases.steady_s + held + phases.after_s + phases.recover_s / 2
     messages = _searched(search) if search else (load.rate_per_s or 20_000.0) * sending_s
-    copies = (3 if load.consume is Consume.LIVE else 2) * (2 if load.transformers else 1)
+    if arm.replay and load.rate_per_s:
+        messages += replay_table.messages(arm.replay, load.rate_per_s)
+    copies = (3 if load.consume is Consume.LIVE else 2) * (1 + min(load.transformers, 1) + bool(arm.replay))
     return _ROOM_MB * 2 + int(copies * messages * (load.size_bytes + 200) / 1e6)
 
 

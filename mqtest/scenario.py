@@ -17,8 +17,9 @@ from mqtest.brokers import broker_module
 from mqtest.clients import CLIENTS, DIRECT, NO_PIPELINES
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
-from mqtest.model import NO_FAULT, Consume, Fault, Phases, Profile, Search, Value, Workload
+from mqtest.model import NO_FAULT, Consume, Fault, Kind, Phases, Profile, Replay, Search, Value, Workload
 from mqtest.profile import find_profile, image_version
+from mqtest.replay_table import JOBS, check_replay
 from mqtest.schedule import ScheduleTable, parse_fault, parse_schedule
 from mqtest.targets import TARGETS, WORKERS
 
@@ -71,6 +72,8 @@ class File:
     """name → a fault of several steps, or one that is drawn"""
     search: Search | None = None
     """cells without a fault look for the highest rate that they sustain, and measure latency at shares of it"""
+    replay: Replay | None = None
+    """a stateful job runs live, and a new one starts beside it on the whole history, catches up and takes over"""
     settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """action → its numbers, in place of their defaults"""
     workload: Workload = field(default_factory=Workload)
@@ -92,6 +95,7 @@ class Arm:
     phases: Phases
     search: Search | None
     """for the cells without a fault"""
+    replay: Replay | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +231,7 @@ def _arm(table: Mapping[str, Any], values: Mapping[str, Value], path: Path) -> A
         workload=_workload(file, path),
         phases=file.phases,
         search=None if file.search is None else _search(file.search, file, profiles, path),
+        replay=None if file.replay is None else check_replay(file.replay, file.workload, path),
     )
 
 
@@ -289,6 +294,10 @@ def _workload(file: File, path: Path) -> Workload:
         raise UsageError(f"{path}: workload.rate_per_s: must be above 0 (closed_loop = true sends without a rate)")
     if not 64 <= load.size_bytes <= 1 << 20:
         raise UsageError(f"{path}: workload.size_bytes: must be 64 to 1048576")
+    if file.replay is not None:
+        if file.closed_loop or file.search is not None:
+            raise UsageError(f"{path}: replay: a message needs the time at which it is due; drop closed_loop, search")
+        return replace(load, transformers=JOBS)
     return replace(load, rate_per_s=None) if file.closed_loop else load
 
 
@@ -341,10 +350,11 @@ def _check_search(scenario: Scenario) -> None:
 
 def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
     module = broker_module(profile.broker)
-    if arm.workload.transformers and not getattr(module, "PIPELINES", False):
-        raise UsageError(f"{path}: workload.transformers: {profile.broker} has none; allowed: 0")
+    what = "replay" if arm.replay else "workload.transformers"
     if arm.workload.transformers and profile.client in NO_PIPELINES:
-        raise UsageError(f"{path}: workload.transformers: {profile.path}: {profile.client} has none; allowed: 0")
+        raise UsageError(f"{path}: {what}: {profile.path}: {profile.client} has no transformers")
+    if arm.workload.transformers and not arm.replay and profile.kind is Kind.QUEUE:
+        raise UsageError(f"{path}: {what}: {profile.path} is a queue, whose inputs nobody can read again; allowed: 0")
     known, refused = getattr(module, "FAULTS", FAULTS), getattr(module, "NO_FAULTS", ())
     allowed = [action for action in FAULTS if action in known and action not in refused]
     targets = [target for target in TARGETS if target not in module.NO_TARGETS]

@@ -22,14 +22,14 @@ import msgspec
 
 from mqtest.brokers import BROKERS
 from mqtest.faults import FAULTS, Action
-from mqtest.model import NO_FAULT, Phases, Search, Workload
+from mqtest.model import NO_FAULT, Phases, Replay, Search, Workload
 from mqtest.profile import load_profiles
 from mqtest.scenario import FILESYSTEMS, File
 from mqtest.schedule import ScheduleTable, StepTable
 
 Schema = dict[str, Any]
 
-_KINDS = (File, Workload, Phases, Search, ScheduleTable, StepTable)
+_KINDS = (File, Workload, Phases, Search, Replay, ScheduleTable, StepTable)
 
 
 def scenario_schema() -> Schema:

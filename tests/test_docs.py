@@ -22,7 +22,7 @@ from tests.pages_of_docs import ROOT
 
 DOCS = ROOT / "docs"
 KEYS = ("key", "default", "meaning")
-TABLES = ("workload", "phases", "search")
+TABLES = ("workload", "phases", "search", "replay")
 """of a scenario; each has a heading of its own"""
 TOLD = ("kill:leader", "kill:all", "pause:leader", "partition:leader", "power-cut:leader", "power-cut:all")
 """faults in the tables of promises"""

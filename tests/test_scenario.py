@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mqtest import paths
 from mqtest.errors import UsageError
-from mqtest.model import NO_FAULT, Consume, Fault, Search, Step
-from mqtest.plan import plan
+from mqtest.model import NO_FAULT, Consume, Fault, Replay, Search, Step
+from mqtest.plan import expected_s, plan
 from mqtest.scenario import load, locate
 
 GOOD = """
@@ -53,7 +55,6 @@ def test_closed_loop_has_no_rate(tmp_path: Path) -> None:
         ("rate_per_s = 100", "rate_per_s = -5", "workload.rate_per_s: must be above 0"),
         ("rate_per_s = 100", 'rate_per_s = "fast"', "workload.rate_per_s: expected"),
         ("rate_per_s = 100", "rate_s = 100", "key 'workload.rate_s' is not known"),
-        ("rate_per_s = 100", "transformers = 1", "workload.transformers: memory has none; allowed: 0"),
         ("rate_per_s = 100", "transformers = -1", "workload.transformers: must be at least 0"),
         ("rate_per_s = 100", "process_ms = -1", "workload.process_ms: must be 0 to 1000"),
         ("rate_per_s = 100", "size_bytes = 10", "workload.size_bytes: must be 64 to 1048576"),
@@ -87,6 +88,57 @@ def test_rejections_name_file_and_key(tmp_path: Path, before: str, after: str, m
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipeline_is_for_logs(tmp_path: Path) -> None:
+    text = GOOD.replace("rate_per_s = 100", "rate_per_s = 100\ntransformers = 1")
+    assert load(write(tmp_path, text)).arms[0].workload.transformers == 1
+    with pytest.raises(
+        UsageError, match="memory/queue-safe is a queue, whose inputs nobody can read again; allowed: 0"
+    ):
+        load(write(tmp_path, text.replace("log-safe", "queue-safe")))
+
+
+REPLAY = """
+consumers = 0
+[replay]
+history_s = 5
+history_per_s = 400
+"""
+
+
+def test_a_replay_has_two_jobs_in_place_of_consumers(tmp_path: Path) -> None:
+    text = GOOD.replace("rate_per_s = 100", "rate_per_s = 100" + REPLAY)
+    arm = load(write(tmp_path, text)).arms[0]
+    assert arm.replay == Replay(history_s=5, history_per_s=400)
+    assert (arm.workload.transformers, arm.workload.consumers) == (2, 0)
+    cell = plan(load(write(tmp_path, text))).cells[0]
+    assert cell.replay == arm.replay
+    assert expected_s(cell) > expected_s(replace(cell, replay=None)) + 5, "the history takes its time"
+    assert load(write(tmp_path, GOOD)).arms[0].replay is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("history_s = 5", "history_s = 0", "replay.history_s: must be above 0"),
+        ("history_per_s = 400", "history_per_s = 0", "replay.history_per_s: must be above 0"),
+        ("history_s = 5", "keys = 0", "replay.keys: must be 1 to 65536"),
+        ("history_s = 5", "window_s = 0", "replay.window_s: must be above 0"),
+        ("history_s = 5", "fault_at = 1", "replay.fault_at: must be 0 to less than 1"),
+        ("history_s = 5", "beside_s = -1", "replay.beside_s: must not be negative"),
+        ("history_s = 5", 'output = "none"', "replay.output: allowed: at-least-once, exactly-once"),
+        ("history_s = 5", 'output = "twice"', "replay.output"),
+        ("consumers = 0", "consumers = 1", "a replay has jobs in their place; allowed: 0"),
+        ("consumers = 0", "consumers = 0\ntransformers = 1", "a replay has jobs in their place; allowed: 0"),
+        ('title = "t"', 'title = "t"\nclosed_loop = true', "replay: a message needs the time at which it is due"),
+    ],
+)
+def test_what_a_replay_refuses(tmp_path: Path, before: str, after: str, message: str) -> None:
+    text = GOOD.replace("rate_per_s = 100", "rate_per_s = 100" + REPLAY)
+    assert before in text
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load(write(tmp_path, text.replace(before, after)))
 
 
 SEARCH = """
