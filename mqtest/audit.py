@@ -11,13 +11,14 @@ Rules (design, section 5):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mqtest import body
 from mqtest.brokers import Reachable
-from mqtest.clients import Client, ClientError, Producer, Reader
+from mqtest.clients import Arrived, Client, ClientError, Producer, Reader
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.errors import WaitTimeout
 from mqtest.ledger import ReceiptsWriter, SendsWriter
@@ -97,8 +98,10 @@ def read_all(
     folder: Path,
     run_number: int,
     timeout_s: float,
+    look: Callable[[Arrived], None] | None = None,
 ) -> str | None:
-    """Read every place through its fence into the audit ledger at `folder`; returns why it is incomplete, or None."""
+    """Read every place through its fence into the audit ledger at `folder`; returns why it is incomplete, or None.
+    `look` gets everything that is read, in order; what a reader that failed had read, again."""
     deadline = now_ns() + int(timeout_s * NS_PER_S)
     ledger = ReceiptsWriter(folder)
     seen: dict[int, int] = {}
@@ -115,7 +118,8 @@ def read_all(
                 ate = eaten(reader.starts(), wiring.begins)
                 if ate and wiring.kind is Kind.LOG:
                     return f"retention ate the head of the log: {', '.join(ate)}"
-                why = _read(reader, broker, wiring, fences, seen, ledger, run_number, epoch, deadline)
+                write = partial(_write, look, ledger, wiring, run_number, epoch, seen)
+                why = _read(reader, broker, wiring, fences, seen, write, deadline)
             finally:
                 reader.close(2.0)
             epoch += 1  # a reader that failed is replaced; positions that it read again are the same positions
@@ -129,15 +133,28 @@ def eaten(starts: Mapping[int, int], begins: Mapping[int, int]) -> list[str]:
     return [f"place {place} starts at {first}" for place, first in starts.items() if first > begins.get(place, 0)]
 
 
+def _write(
+    look: Callable[[Arrived], None] | None,
+    ledger: ReceiptsWriter,
+    wiring: Wiring,
+    run_number: int,
+    epoch: int,
+    seen: dict[int, int],
+    arrived: Arrived,
+) -> None:
+    mine = own(arrived, wiring.begins)
+    record(ledger, mine, run_number, epoch, seen)
+    if look is not None:
+        look(mine)
+
+
 def _read(
     reader: Reader,
     broker: Reachable,
     wiring: Wiring,
     fences: Mapping[int, int],
-    seen: dict[int, int],
-    ledger: ReceiptsWriter,
-    run_number: int,
-    epoch: int,
+    seen: Mapping[int, int],
+    write: Callable[[Arrived], None],
     deadline: int,
 ) -> str | None:
     poll = taking(reader)
@@ -146,7 +163,7 @@ def _read(
             return reader.failed
         arrived = poll(_POLL_S)
         if arrived:
-            record(ledger, own(arrived, wiring.begins), run_number, epoch, seen)
+            write(arrived)
             reader.ack()
             continue
         if all(seen.get(place, -1) >= seq for place, seq in fences.items()) and (

@@ -2,7 +2,8 @@
 
     up → prepare → warm-up → steady → fault → heal → recover → after → drain → audit → down
 
-A cell with a search has no fault, and the phases of search_run.py in place of `steady`.
+A cell with a search has no fault, and the phases of search_run.py in place of `steady`; one with a replay has those of
+replay_run.py around its fault.
 
 Rules:
 - The ledger is all that the cell leaves; a failure of ours is an event (`failed`) in it: the cell is then `unknown`.
@@ -16,10 +17,11 @@ import random
 import zlib
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mqtest import host, search_run
+from mqtest import host, replay_run, search_run
 from mqtest.brokers import Broker
 from mqtest.clients import client
 from mqtest.clock import now_ns
@@ -31,6 +33,7 @@ from mqtest.judge import judge
 from mqtest.ledger import write_cell
 from mqtest.load import Load
 from mqtest.model import Cell
+from mqtest.replay_table import promised
 from mqtest.schedule import timeline
 from mqtest.standing import Standing
 from mqtest.targets import Stand
@@ -62,6 +65,7 @@ class CellRun:
             phases=cell.phases,
             journal=self._journal,
             watch=watch,
+            replay=cell.replay,
         )
         self._standing = Standing(
             cell,
@@ -112,18 +116,20 @@ class CellRun:
         self._run_load(cluster, broker)
         self._load.drain(broker)
         self._tell_committed(broker)
-        self._load.audit(broker)
+        self._load.audit(broker, self._standing.outputs(cluster, broker, stack))
         self._search_disks(cluster)
         self._record["usage"] = {name: dict(figures) for name, figures in cluster.usage().items()}
         self.phase("down")
 
     def _run_load(self, cluster: Cluster, broker: Broker) -> None:
-        phases = self._cell.phases
+        cell, phases = self._cell, self._cell.phases
         self._load.go()
         self.last(phases.warm_up_s)
-        if self._cell.search is not None:
-            search_run.run(self._cell.search, self._load, self._journal)
+        if cell.search is not None:
+            search_run.run(cell.search, self._load, self._journal)
             return
+        if cell.replay is not None:
+            replay_run.history(cell.replay, self._load, self._journal, broker)
         self.phase("steady")
         self._tell_usage(cluster)
         synced_s = phases.sync_before_fault_s or 0.0
@@ -133,11 +139,15 @@ class CellRun:
             cluster.sync()
             self.event("synced")
             self.last(synced_s)
-        if not self._cell.fault.groups:
+        if cell.replay is not None:
+            fault = partial(self._fault, cluster, broker) if cell.fault.groups else None
+            replay_run.run(cell.replay, self._load, self._journal, broker, fault)
+        elif cell.fault.groups:
+            self._fault(cluster, broker)
+        else:
             self.last(phases.hold_s + phases.after_s)
             self._tell_usage(cluster)
             return
-        self._fault(cluster, broker)
         self.phase("after")
         self.last(phases.after_s)
 
@@ -210,7 +220,7 @@ def record(run_id: str, cell: Cell) -> dict[str, Any]:
         "client": profile.client,
         "kind": profile.kind,
         "acknowledged": profile.acknowledged,
-        "promise": asdict(profile.promise),
+        "promise": asdict(promised(profile, cell.replay)),
         "fault": str(cell.fault),
         "groups": [[str(step) for step in group] for group in cell.fault.groups],
         "schedule": list(timeline(cell.fault, cell.phases.hold_s)),
@@ -225,6 +235,7 @@ def record(run_id: str, cell: Cell) -> dict[str, Any]:
         "workload": asdict(cell.workload),
         "phases": asdict(cell.phases),
         "search": None if cell.search is None else asdict(cell.search),
+        "replay": None if cell.replay is None else asdict(cell.replay),
         "latency": cell.latency,
         "hasty": cell.hasty,
         "varied": dict(cell.varied),

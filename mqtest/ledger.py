@@ -4,7 +4,8 @@
     of a large cell: ledger/{sends,receipts,audit}.<n>/<chunk>.parquet, packed rows (chunks.py, packing.py)
     of a user's own test: ledger/processed.<n>, what a consumer of theirs has done its work for (user_ledger.py)
     with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
-    they wrote; ledger/output-fences, the runner's own messages there
+    they wrote; ledger/output-fences, the runner's own messages there. In a replay these numbers are those of the jobs;
+    ledger/shown.<n>, what a live reader of job n's output saw; ledger/totals.<n>, what it comes to (job_ledger.py)
     open loop: ledger/pacing.<n>.hlog, how late producer n was (pacing.py)
 
 Rules:
@@ -53,7 +54,7 @@ RECEIPTS: Mapping[str, str] = {
     "flags": "|u1",
     "epoch": "<u2",
 }
-"""columns of a receipts, audit, transforms or output folder, one row a delivery in order of delivery"""
+"""columns of a receipts, audit, transforms, output or shown folder, one row a delivery in order of delivery"""
 
 LATE_NS = 600 * NS_PER_S
 """an answer that comes so long after its send was settled as unknown changes nothing any more: the row may be packed"""
@@ -342,39 +343,39 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def sends_folders(cell_dir: Path) -> dict[int, Path]:
     """Producer number -> folder, the runner's own included."""
-    return _folders(cell_dir, "sends")
+    return folders(cell_dir, "sends")
 
 
 def receipts_folders(cell_dir: Path) -> dict[int, Path]:
     """Consumer number -> folder."""
-    return _folders(cell_dir, "receipts")
+    return folders(cell_dir, "receipts")
 
 
 def audit_folders(cell_dir: Path) -> dict[int, Path]:
     """Audit reader number -> folder."""
-    return _folders(cell_dir, "audit")
+    return folders(cell_dir, "audit")
 
 
 def transforms_folders(cell_dir: Path) -> dict[int, Path]:
     """Transformer number -> folder of the inputs that it was handed."""
-    return _folders(cell_dir, "transforms")
+    return folders(cell_dir, "transforms")
 
 
 def processed_folders(cell_dir: Path) -> dict[int, Path]:
     """Consumer number -> folder of what it has done its work for, in a user's own test."""
-    return _folders(cell_dir, "processed")
+    return folders(cell_dir, "processed")
 
 
 def output_folders(cell_dir: Path) -> dict[int, Path]:
     """Number -> folder of a reader of what transformers wrote."""
-    return _folders(cell_dir, "output")
+    return folders(cell_dir, "output")
 
 
 def actor_folders(cell_dir: Path) -> dict[Path, Mapping[str, str]]:
     """Every folder of sends or receipts, of the workers and of the audit, and its columns."""
-    receipts = (receipts_folders, audit_folders, transforms_folders, output_folders)
+    receipts = ("receipts", "audit", "transforms", "output", "shown")
     sends = dict.fromkeys(sends_folders(cell_dir).values(), SENDS)
-    return sends | {folder: RECEIPTS for named in receipts for folder in named(cell_dir).values()}
+    return sends | {folder: RECEIPTS for name in receipts for folder in folders(cell_dir, name).values()}
 
 
 def _never_sent(seq: int) -> ValueError:
@@ -392,6 +393,7 @@ def _so_far(folder: Path, columns: Mapping[str, str], commits: Sequence[str], no
     return rows, total
 
 
-def _folders(cell_dir: Path, name: str) -> dict[int, Path]:
+def folders(cell_dir: Path, name: str) -> dict[int, Path]:
+    """Number -> folder `<name>.<number>`."""
     named = ((path.name.partition(".")[2], path) for path in (cell_dir / "ledger").glob(f"{name}.*"))
     return dict(sorted((int(number), path) for number, path in named if number.isdigit()))

@@ -4,6 +4,7 @@ somebody else runs (`mqtest attach`). What happens to the cluster meanwhile is t
     start → go → last … → drain → audit
 
 Transformers, where there are any, run from the start until they have taken everything; the consumers are drained then.
+In a replay they are jobs: the old one runs from the start, the new one from `start_job` until it has taken everything.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +20,18 @@ import numpy as np
 from mqtest import pacing
 from mqtest.audit import RunnerProducer, read_all
 from mqtest.brokers import Reachable
-from mqtest.clients import Client
+from mqtest.clients import Arrived, Client, one_by_one
 from mqtest.clock import NS_PER_S, now_ns, wait_until
 from mqtest.columns import Columns
 from mqtest.errors import ClusterError, WaitTimeout
 from mqtest.hdr import Interval
+from mqtest.job_ledger import write_totals
+from mqtest.jobs import Table
 from mqtest.journal import Journal
 from mqtest.ledger import load_sends
-from mqtest.model import RUNNER, Consume, Phases, Wiring, Workload
+from mqtest.model import RUNNER, Consume, Kind, Phases, Replay, Wiring, Workload
 from mqtest.packer import Packer
+from mqtest.replay_table import NEW, OLD, of_job
 from mqtest.watch import CellWatch, Progress
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
@@ -35,6 +40,16 @@ _LOOK_S = 0.1
 """between two looks at the workers while a phase lasts"""
 _PROBE_S = 60.0
 """at most, for the first message of all to be acknowledged in every place"""
+_END_S = 40.0
+"""at most, for a worker to end: a transformer ends its batch first"""
+_FOLDERS = {
+    Role.PRODUCER: "sends",
+    Role.CONSUMER: "receipts",
+    Role.TRANSFORMER: "transforms",
+    Role.READER: "shown",
+}
+_ALONE = Workload(consumers=1)
+"""of a reader: it has the topic to itself"""
 _COUNTED_S = 5.0
 """at most, for the broker's own figures to follow"""
 
@@ -53,7 +68,10 @@ class Load:
         phases: Phases,
         journal: Journal,
         watch: CellWatch,
+        replay: Replay | None = None,
     ) -> None:
+        self._replay = replay
+        self._since_ms = 0
         self._run_number = run_number
         self._ledger, self._logs = cell_dir / "ledger", cell_dir / "logs"
         self._library = library
@@ -72,7 +90,8 @@ class Load:
 
     def start(self, wiring: Wiring) -> None:
         """Start the workers, and wait until each is ready; nothing is sent yet."""
-        plans = self._plans(Role.PRODUCER, wiring) + self._plans(Role.TRANSFORMER, wiring)
+        plans = self._plans(Role.PRODUCER, wiring)
+        plans += self._job_plans(OLD, wiring) if self._replay else self._plans(Role.TRANSFORMER, wiring)
         if self._workload.consume is Consume.LIVE:
             plans += self._plans(Role.CONSUMER, wiring)
         self.workers.start(plans)
@@ -82,8 +101,25 @@ class Load:
         if self._workload.consume is Consume.LIVE:
             self.workers.go(Role.CONSUMER)
         self._journal.phase("warm-up")
-        self.workers.go(Role.TRANSFORMER)
+        self._since_ms = int(time.time() * 1000)
+        for role in (Role.TRANSFORMER, Role.READER):
+            self.workers.go(role)
         self.workers.go(Role.PRODUCER)
+
+    def start_job(self, number: int, wiring: Wiring) -> None:
+        """Start a job beside what runs, with a reader of its output."""
+        self.workers.start(self._job_plans(number, wiring))
+        for role in (Role.TRANSFORMER, Role.READER):
+            self.workers.go(role, [number])
+
+    def stop_job(self, number: int) -> None:
+        """End a job when the batch in its hands is written; its reader after it."""
+        for role in (Role.TRANSFORMER, Role.READER):
+            self._end(role, [number])
+
+    def behind(self, cluster: Reachable, number: int) -> int:
+        """Messages that a job has still to read; raises ClusterError."""
+        return cluster.remaining(self.workers.positions(Role.TRANSFORMER, [number]))
 
     def last(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
         """Let a phase last, and look at the workers meanwhile; ends early when `enough()`."""
@@ -127,6 +163,11 @@ class Load:
         loaded = [load_sends(folder) for folder in folders]
         return {name: np.concatenate([columns[name][:] for columns in loaded]) for name in names}
 
+    @property
+    def rate_per_s(self) -> float:
+        """At which messages fall due now; 0 in a closed loop."""
+        return self._rate_per_s or 0.0
+
     def lags(self) -> Sequence[Interval]:
         """The pacing lag of all producers, as it stands; raises LedgerError naming a log that is damaged."""
         return pacing.load(self._ledger.parent)
@@ -138,9 +179,10 @@ class Load:
         self.workers.stop(Role.PRODUCER)
         self.workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
         if self._workload.transformers:
-            why = self._taken(cluster, Role.TRANSFORMER)
+            why = self._taken(cluster, Role.TRANSFORMER, [NEW] if self._replay else None)
             self._journal.event("transformed", why=why)
-            self._end(Role.TRANSFORMER)
+            for role in (Role.TRANSFORMER, Role.READER):
+                self._end(role)
         if not self._workload.consumers:
             return
         if self._workload.consume is Consume.AFTER_HEAL:
@@ -150,12 +192,12 @@ class Load:
         self._end(Role.CONSUMER)
         self._journal.event("counts", when="drained", totals=counted(cluster))
 
-    def _taken(self, cluster: Reachable, role: Role) -> str:
+    def _taken(self, cluster: Reachable, role: Role, numbers: Sequence[int] | None = None) -> str:
         """Wait, bounded, until the workers of the role have taken everything; whether they have, in words."""
 
         def taken() -> bool:
             self.look()
-            return cluster.remaining(self.workers.positions(role)) == 0
+            return cluster.remaining(self.workers.positions(role, numbers)) == 0
 
         try:
             wait_until(
@@ -165,12 +207,12 @@ class Load:
             return str(error)
         return "everything consumed"
 
-    def _end(self, role: Role) -> None:
-        self.workers.stop(role)
-        self.workers.wait_done(role, 20.0)
+    def _end(self, role: Role, numbers: Sequence[int] | None = None) -> None:
+        self.workers.stop(role, numbers)
+        self.workers.wait_done(role, _END_S, numbers)
 
-    def audit(self, cluster: Reachable) -> None:
-        """The fence in every place, and the complete read through it."""
+    def audit(self, cluster: Reachable, outputs: Sequence[Reachable] = ()) -> None:
+        """The fence in every place, and the complete read through it; likewise of each topic of outputs."""
         self._journal.phase("audit")
         audit_s = self._phases.audit_s
         fences = self._runner.acknowledge_one_each(cluster.wiring(), audit_s, "the fence")
@@ -178,13 +220,13 @@ class Load:
         folder = self._ledger / "audit.0"
         why = read_all(self._library, cluster, cluster.wiring(), fences, folder, self._run_number, audit_s)
         self._journal.event("audit", reader=0, complete=why is None, why=why)
-        if self._workload.transformers:
-            self._audit_output(cluster)
+        for number, output in enumerate(outputs):
+            self._audit_output(output, number)
         self._packer.finish()
 
-    def _audit_output(self, cluster: Reachable) -> None:
-        """The same of the topic that the transformers wrote to."""
-        wiring, audit_s = cluster.wiring().output, self._phases.audit_s
+    def _audit_output(self, output: Reachable, number: int) -> None:
+        """The same of a topic that transformers wrote to; of a job's, with what it comes to."""
+        wiring, audit_s = output.wiring(), self._phases.audit_s
         runner = RunnerProducer(
             self._library, self._ledger / "output-fences", self._run_number, self._workload.size_bytes
         )
@@ -192,8 +234,18 @@ class Load:
             fences = runner.acknowledge_one_each(wiring, audit_s, "the fence")
         finally:
             runner.close()
-        why = read_all(self._library, cluster, wiring, fences, self._ledger / "output.0", self._run_number, audit_s)
-        self._journal.event("output", reader=0, complete=why is None, why=why)
+        table = Table(self._run_number)
+
+        def take(arrived: Arrived) -> None:
+            for delivery in one_by_one(arrived):
+                table.take(delivery.body)
+
+        look = take if self._replay and wiring.kind is Kind.LOG else None
+        folder = self._ledger / f"output.{number}"
+        why = read_all(self._library, output, wiring, fences, folder, self._run_number, audit_s, look)
+        self._journal.event("output", reader=number, complete=why is None, why=why)
+        if look is not None and why is None:
+            write_totals(self._ledger / f"totals.{number}", table.rows)
 
     def close(self) -> None:
         """End every worker that is left, and pack a large ledger; idempotent."""
@@ -201,25 +253,32 @@ class Load:
         self._runner.close()
         self._packer.finish()
 
+    def _job_plans(self, number: int, wiring: Wiring) -> list[WorkerPlan]:
+        """Of a job, and of a reader that sees what it writes."""
+        of_its_own = of_job(wiring, number, self._since_ms)
+        reader = replace(self._plan(Role.READER, number, of_its_own.output), workload=_ALONE)
+        return [self._plan(Role.TRANSFORMER, number, of_its_own), reader]
+
     def _plans(self, role: Role, wiring: Wiring) -> list[WorkerPlan]:
-        count, folder = {
-            Role.PRODUCER: (self._workload.producers, "sends"),
-            Role.CONSUMER: (self._workload.consumers, "receipts"),
-            Role.TRANSFORMER: (self._workload.transformers, "transforms"),
+        count = {
+            Role.PRODUCER: self._workload.producers,
+            Role.CONSUMER: self._workload.consumers,
+            Role.TRANSFORMER: self._workload.transformers,
         }[role]
-        return [
-            WorkerPlan(
-                role=role,
-                number=number,
-                run_number=self._run_number,
-                wiring=wiring,
-                workload=self._workload,
-                folder=str(self._ledger / f"{folder}.{number}"),
-                log=str(self._logs / f"{role}-{number}.log"),
-                settle_s=self._phases.settle_s,
-            )
-            for number in range(count)
-        ]
+        return [self._plan(role, number, wiring) for number in range(count)]
+
+    def _plan(self, role: Role, number: int, wiring: Wiring) -> WorkerPlan:
+        return WorkerPlan(
+            role=role,
+            number=number,
+            run_number=self._run_number,
+            wiring=wiring,
+            workload=self._workload,
+            folder=str(self._ledger / f"{_FOLDERS[role]}.{number}"),
+            log=str(self._logs / f"{role}-{number}.log"),
+            settle_s=self._phases.settle_s,
+            replay=self._replay if role is Role.TRANSFORMER else None,
+        )
 
 
 def counted(cluster: Reachable, timeout_s: float = _COUNTED_S) -> dict[str, int]:

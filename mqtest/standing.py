@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mqtest import host
-from mqtest.brokers import Broker, broker_module
+from mqtest.brokers import TOPIC, Broker, broker_module
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.cluster import Cluster
 from mqtest.errors import ClusterError, WaitTimeout
@@ -24,6 +24,7 @@ from mqtest.last_words import said, telling
 from mqtest.ledger import write_cell
 from mqtest.model import Cell, Verdict
 from mqtest.nodes import bring_up
+from mqtest.replay_table import JOBS, of_job
 
 _REJOIN_S = 20.0
 """at most, for all nodes to be up again before the next one is restarted"""
@@ -67,8 +68,9 @@ class Standing:
             broker.create_places()
             if not cell.hasty:
                 broker.settle()
-            if cell.workload.transformers:
-                broker.create_output()  # type: ignore[attr-defined]  # scenario.py admits only brokers that have it
+            for output in self.outputs(cluster, broker, stack):
+                output.create_places()
+                output.await_ready(cell.phases.up_s)
             broker.await_ready(cell.phases.up_s)
         with self._journal.stage("settings"):
             self._record["versions"] = {"broker": broker.version(), **host.client_versions()}
@@ -76,10 +78,22 @@ class Standing:
         write_cell(self._folder, self._record)
         return cluster, broker
 
-    def connect(self, cluster: Cluster) -> Broker:
+    def connect(self, cluster: Cluster, topic: str = TOPIC) -> Broker:
         """A driver of its own for the cluster."""
         cell = self._cell
-        return broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places)
+        return broker_module(cell.profile.broker).connect(cell.profile, cluster.nodes, cell.workload.places, topic)
+
+    def outputs(self, cluster: Cluster, broker: Broker, stack: ExitStack) -> list[Broker]:
+        """Drivers for the topics that transformers write to, closed when the stack ends: one topic for all, or one for
+        each job of a replay."""
+        cell, wiring = self._cell, broker.wiring()
+        if not cell.workload.transformers:
+            return []
+        wirings = [of_job(wiring, number, 0) for number in range(JOBS)] if cell.replay else [wiring]
+        drivers = [self.connect(cluster, own.output.topic) for own in wirings]
+        for driver in drivers:
+            stack.callback(driver.close)
+        return drivers
 
     def recover(self, cluster: Cluster, broker: Broker) -> None:
         """Until every replica is in sync. A cluster that stays away is `dead`; then every node is restarted, as an

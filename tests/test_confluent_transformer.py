@@ -57,7 +57,7 @@ def outputs(wiring: Wiring, count: int) -> list[int | None]:
 
 def test_a_batch_that_is_aborted_comes_again_and_moves_no_position(wiring: Wiring) -> None:
     wiring = with_inputs(wiring, 30, TRANSACTIONAL, {})
-    transformer = confluent.open_transformer(wiring, 0, 0)
+    transformer = confluent.open_transformer(wiring, 0, 0, 1)
     first = batch(transformer)
     transformer._produce = lambda *_: False  # type: ignore[method-assign]
     assert transformer.write([(0, b"x")]) is Outcome.REFUSED
@@ -79,7 +79,7 @@ def test_a_batch_that_is_aborted_comes_again_and_moves_no_position(wiring: Wirin
 def test_an_output_that_is_not_written(
     wiring: Wiring, consumer: dict[str, Value], expected: Outcome, failed: str
 ) -> None:
-    transformer = confluent.open_transformer(with_inputs(wiring, 0, {}, consumer), 0, 0)
+    transformer = confluent.open_transformer(with_inputs(wiring, 0, {}, consumer), 0, 0, 1)
     transformer._produce = lambda *_: False  # type: ignore[method-assign]
     assert transformer.write([(0, b"x")]) is expected
     assert str(transformer.failed).startswith(failed)
@@ -90,7 +90,7 @@ def test_an_output_that_is_not_written(
 def test_positions_are_committed_after_the_outputs(
     wiring: Wiring, raised: KafkaException | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transformer = confluent.open_transformer(with_inputs(wiring, 0, {}, {}), 0, 0)
+    transformer = confluent.open_transformer(with_inputs(wiring, 0, {}, {}), 0, 0, 1)
     asked: list[int] = []
 
     class Group:

@@ -42,8 +42,6 @@ NO_FAULTS: Sequence[str] = ("clock-jump",)
 """under libfaketime three nodes had elected no controller after 60 s"""
 DOOR: Final = Door(9094, b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff")
 """the listener that tells clients the addresses of the proxies (compose.yaml); ApiVersions, version 0"""
-PIPELINES = True
-"""`create_output` here, and `open_transformer` in its client"""
 BRING_UP_S = 10.0
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 
@@ -101,31 +99,24 @@ class Kafka:
 
     def create_places(self) -> None:
         """Make the topic; raises SettingError when Kafka refuses one of the profile's topic settings."""
-        self._create(self._topic)
-
-    def create_output(self) -> None:
-        """Make the topic that transformers write to, like the other one."""
-        self._create(self.wiring().output.topic)
-
-    def remove_places(self) -> None:
-        """Delete the topic; the nodes drop its files a minute later."""
-        with self._admin("delete the topic") as admin:
-            gone = admin.delete_topics([self._topic], operation_timeout=ADMIN_TIMEOUT_S)
-            gone[self._topic].result(ADMIN_TIMEOUT_S + 1)
-
-    def _create(self, name: str) -> None:
         asked = self._topic_settings()
-        topic = NewTopic(name, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
+        topic = NewTopic(self._topic, num_partitions=self._places, replication_factor=len(self._nodes), config=asked)
         with self._admin("create the topic") as admin:
             made = admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S)
             try:
-                made[name].result(ADMIN_TIMEOUT_S + 1)
+                made[self._topic].result(ADMIN_TIMEOUT_S + 1)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.INVALID_CONFIG:
                     raise
                 said = error.args[0].str()
                 key = max((key for key in asked if key in said), key=len, default="one of " + ", ".join(asked))
                 raise SettingError(f"topic.{key} = {asked.get(key, '…')} did not take: Kafka says {said!r}") from error
+
+    def remove_places(self) -> None:
+        """Delete the topic; the nodes drop its files a minute later."""
+        with self._admin("delete the topic") as admin:
+            gone = admin.delete_topics([self._topic], operation_timeout=ADMIN_TIMEOUT_S)
+            gone[self._topic].result(ADMIN_TIMEOUT_S + 1)
 
     def settle(self) -> None:
         """It is."""

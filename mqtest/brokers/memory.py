@@ -23,6 +23,7 @@ BRING_UP_S = 0.5
 """from nothing to the first acknowledgement, seen on two cores; for the plan's guess"""
 FAULTS: Sequence[str] = ("kill", "stop", "pause", "power-cut", "restart", "rolling-restart")
 """no partition: one node has no peers"""
+_GROUP = "mqtest"
 _ANSWER_S = 2.0
 
 
@@ -34,15 +35,16 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
 
 
 def connect(profile: Profile, nodes: Sequence[Node], places: int, topic: str = TOPIC) -> MemoryBroker:
-    """See BrokerModule; its places are the same whatever the topic's name."""
-    return MemoryBroker(profile, nodes[0], places)
+    """See BrokerModule."""
+    return MemoryBroker(profile, nodes[0], places, topic)
 
 
 class MemoryBroker:
     """See mqtest.brokers.Broker."""
 
-    def __init__(self, profile: Profile, node: Node, places: int) -> None:
+    def __init__(self, profile: Profile, node: Node, places: int, topic: str) -> None:
         self._profile = profile
+        self._topic = topic
         self._node = node
         self._places = places
 
@@ -54,7 +56,7 @@ class MemoryBroker:
         """See Broker."""
         for key in self._profile.settings.get("topic", {}):
             raise SettingError(f"topic.{key}: the memory broker has no such setting")
-        self._ask(memory_wire.Create(self._profile.kind, self._places))
+        self._ask(memory_wire.Create(self._profile.kind, self._places, self._topic))
 
     def settle(self) -> None:
         """It is."""
@@ -99,7 +101,7 @@ class MemoryBroker:
     def committed(self) -> Mapping[int, tuple[int, int]]:
         """See Broker."""
         places = enumerate(self._describe().places)
-        return {place: (state.committed[TOPIC], state.end) for place, state in places if TOPIC in state.committed}
+        return {place: (state.committed[_GROUP], state.end) for place, state in places if _GROUP in state.committed}
 
     def counts(self) -> Mapping[str, int]:
         """See Broker."""
@@ -123,9 +125,9 @@ class MemoryBroker:
             kind=self._profile.kind,
             acknowledged=self._profile.acknowledged,
             addresses=(self._node.address,),
-            topic=TOPIC,
+            topic=self._topic,
             places=self._places,
-            group=TOPIC,
+            group=_GROUP,
             producer=self._profile.settings.get("producer", {}),
             consumer=self._profile.settings.get("consumer", {}),
             topic_settings=self._profile.settings.get("topic", {}),
@@ -135,7 +137,7 @@ class MemoryBroker:
         """See Broker: nothing is kept open."""
 
     def _describe(self) -> memory_wire.Described:
-        return self._ask(memory_wire.Describe())
+        return self._ask(memory_wire.Describe(self._topic))
 
     def _ask(self, request: memory_wire.Describe | memory_wire.Create) -> memory_wire.Described:
         try:

@@ -41,6 +41,8 @@ class Dials:
     """refused, and not stored"""
     refuse_stored_every: int = 0
     """refused, and stored all the same"""
+    retain_messages: int = 0
+    """log: no more than so many of the newest of each place are kept, of the topic that producers write to; 0: all"""
     redeliver_every: int = 0
     """queue: delivered again, flagged, right after its first delivery"""
 

@@ -38,8 +38,8 @@ _IDLE_S = 0.02
 class Place:
     """One log or queue. A message is named by its position, from 0."""
 
-    def __init__(self, store: Path, number: int) -> None:
-        self.file = AppendFile(store, f"place-{number}")
+    def __init__(self, store: Path, topic: str, number: int) -> None:
+        self.file = AppendFile(store, f"{'' if topic == wire.TOPIC else f'{topic}-'}place-{number}")
         self.bodies = self.file.recovered
         self.written = len(self.bodies)
         self.ready: deque[tuple[int, bool]] = deque()
@@ -67,6 +67,8 @@ class Session:
     quiet: bool = False
     """the producer wants no answers"""
     group: str = ""
+    topic: str = wire.TOPIC
+    """subscribed"""
     cursors: dict[int, int] = field(default_factory=dict)
     """subscribed places, each with its next position (log)"""
     wanted: int = 0
@@ -94,32 +96,37 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._meta = AppendFile(store, "meta")
         self._acks = AppendFile(store, "acks")
-        self._committed: dict[tuple[str, int], int] = {}
-        """log: (group, place) → next position"""
-        self._places: list[Place] = []
+        self._committed: dict[tuple[str, str, int], int] = {}
+        """log: (topic, group, place) → next position"""
+        self._topics: dict[str, list[Place]] = {}
         self._kind = Kind.LOG
         self._recover()
 
     def _recover(self) -> None:
-        if not self._meta.recovered:
-            return
-        self._kind, places = msgspec.msgpack.decode(self._meta.recovered[-1], type=tuple[Kind, int])
-        self._places = [Place(self._store, number) for number in range(places)]
-        done: list[set[int]] = [set() for _ in self._places]
+        for record in self._meta.recovered:
+            self._kind, places, topic = msgspec.msgpack.decode(record, type=tuple[Kind, int, str])
+            self._topics[topic] = [Place(self._store, topic, number) for number in range(places)]
+        done: dict[tuple[str, int], set[int]] = {}
         for record in self._acks.recovered:
-            group, number, positions = msgspec.msgpack.decode(record, type=tuple[str, int, list[int]])
+            topic, group, number, positions = msgspec.msgpack.decode(record, type=tuple[str, str, int, list[int]])
             if self._kind is Kind.QUEUE:
-                done[number].update(positions)
-            else:
-                self._committed[group, number] = positions[-1]
-        for number, place in enumerate(self._places):
-            if self._kind is Kind.QUEUE:  # whether they were delivered before nobody knows any more: flagged
-                place.ready.extend((p, True) for p in range(len(place.bodies)) if p not in done[number])
-        for (group, number), position in self._committed.items():
-            end = len(self._places[number].bodies)
+                done.setdefault((topic, number), set()).update(positions)
+                continue
+            self._committed[topic, group, number] = positions[-1]
+        for (topic, group, number), position in self._committed.items():
+            end = len(self._topics[topic][number].bodies)
             if position > end:  # the log lost what the group had read
-                self._commit(group, number, [end])
-        print(f"recovered {[len(p.bodies) for p in self._places]} messages", flush=True)
+                self._commit(topic, group, number, [end])
+        for (topic, number), place in self._all():
+            if self._kind is Kind.QUEUE:  # whether they were delivered before nobody knows any more: flagged
+                gone = done.get((topic, number), set())
+                place.ready.extend((p, True) for p in range(len(place.bodies)) if p not in gone)
+        if self._topics:
+            print(f"recovered {[len(place.bodies) for _, place in self._all()]} messages", flush=True)
+
+    def _all(self) -> list[tuple[tuple[str, int], Place]]:
+        """Every place, with its topic and number."""
+        return [((topic, n), place) for topic, places in self._topics.items() for n, place in enumerate(places)]
 
     def run(self, ends: Iterable[int]) -> None:
         """Serve until one of the file descriptors `ends` can be read."""
@@ -141,7 +148,7 @@ class Server:
         self._sync()
 
     def _timeout_s(self) -> float | None:
-        if any(place.held for place in self._places):
+        if any(place.held for _, place in self._all()):
             return _IDLE_S
         return max(0.0, (self._late[0][0] - now_ns()) / 1e9) if self._late else None
 
@@ -170,48 +177,53 @@ class Server:
     def _drop(self, session: Session) -> None:
         """Forget a connection; what it had not acknowledged is ready again, flagged, in its old order."""
         for number, position in reversed(session.unacked.values()):
-            self._places[number].ready.appendleft((position, True))
+            self._topics[session.topic][number].ready.appendleft((position, True))
         self._sessions.remove(session)
         self._selector.unregister(session.socket)
         session.socket.close()
 
     def _take(self, session: Session, message: wire.Request) -> None:
         match message:
-            case wire.Produce(quiet, rows):
+            case wire.Produce(quiet, rows, topic):
                 for seq, number, body in rows:
-                    self._produce(session, seq, number, body)
+                    self._produce(session, seq, topic, number, body)
                 session.quiet = quiet
             case wire.Fetch(most):
                 session.wanted = most
             case wire.Ack(last):
                 self._ack(session, last)
-            case wire.Subscribe(places, group):
-                session.group = group
-                session.cursors = {p: self._committed.get((group, p), 0) for p in places if p < len(self._places)}
-                known = len(session.cursors) == len(places)
-                self._answer(session, self._described() if known else wire.Refused(f"no such place among {places}"))
-            case wire.Create(kind, count):
-                self._create(kind, count)
-                self._answer(session, self._described())
+            case wire.Subscribe(places, group, topic):
+                self._answer(session, self._subscribe(session, places, group, topic))
+            case wire.Create(kind, count, topic):
+                self._create(kind, count, topic)
+                self._answer(session, self._described(topic))
             case wire.Sync():
                 self._sync()
-                self._answer(session, self._described())
-            case wire.Describe():
-                self._answer(session, self._described())
+                self._answer(session, self._described(""))
+            case wire.Describe(topic):
+                self._answer(session, self._described(topic))
 
-    def _create(self, kind: Kind, count: int) -> None:
-        if not self._places:
+    def _subscribe(self, session: Session, places: list[int], group: str, topic: str) -> wire.Answer:
+        there = len(self._topics.get(topic, ()))
+        session.group, session.topic = group, topic
+        session.cursors = {p: self._committed.get((topic, group, p), 0) for p in places if p < there}
+        known = len(session.cursors) == len(places)
+        return self._described(topic) if known else wire.Refused(f"no such place among {places}")
+
+    def _create(self, kind: Kind, count: int, topic: str) -> None:
+        if topic not in self._topics:
             self._kind = kind
-            self._places = [Place(self._store, number) for number in range(count)]
-            self._meta.append([msgspec.msgpack.encode((kind, count))])
+            self._topics[topic] = [Place(self._store, topic, number) for number in range(count)]
+            self._meta.append([msgspec.msgpack.encode((kind, count, topic))])
             self._meta.sync()
 
-    def _produce(self, session: Session, seq: int, number: int, body: bytes) -> None:
-        if number >= len(self._places):
+    def _produce(self, session: Session, seq: int, topic: str, number: int, body: bytes) -> None:
+        places = self._topics.get(topic, ())
+        if number >= len(places):
             session.settled.append((seq, Outcome.REFUSED, -1, number))
             return
         self._produced += 1
-        place = self._places[number]
+        place = places[number]
         if self._hits("refuse_every"):
             session.settled.append((seq, Outcome.REFUSED, -1, number))
         elif self._hits("drop_acked_every"):
@@ -223,23 +235,21 @@ class Server:
             if self._hits("reorder_every") and place.held is None:
                 place.held = (session, seq, body)
                 return
-            self._store_message(session, seq, number, body)
-            self._release(number)
+            self._store_message(session, seq, place, number, body)
+            self._release(place, number)
 
     def _hits(self, dial: str) -> bool:
         every: int = getattr(self._dials, dial)
         return every > 0 and self._produced % every == 0
 
-    def _release(self, number: int) -> None:
+    def _release(self, place: Place, number: int) -> None:
         """Store the message that has waited for its successor."""
-        place = self._places[number]
         if place.held is not None:
             session, seq, body = place.held
             place.held = None
-            self._store_message(session, seq, number, body)
+            self._store_message(session, seq, place, number, body)
 
-    def _store_message(self, session: Session, seq: int, number: int, body: bytes) -> None:
-        place = self._places[number]
+    def _store_message(self, session: Session, seq: int, place: Place, number: int, body: bytes) -> None:
         position = len(place.bodies)
         for _ in range(2 if self._hits("duplicate_every") else 1):
             if self._kind is Kind.QUEUE:
@@ -254,22 +264,21 @@ class Server:
             if self._kind is Kind.QUEUE:
                 tags = [tag for tag, (place, _) in session.unacked.items() if place == number and tag <= upto]
                 positions = [session.unacked.pop(tag)[1] for tag in tags]
-                self._places[number].write(0)  # or an acknowledgement could outlive its message
-                self._commit(session.group, number, positions)
+                self._topics[session.topic][number].write(0)  # or an acknowledgement could outlive its message
+                self._commit(session.topic, session.group, number, positions)
             elif session.group:
-                self._commit(session.group, number, [upto + 1])
+                self._commit(session.topic, session.group, number, [upto + 1])
 
-    def _commit(self, group: str, number: int, positions: list[int]) -> None:
+    def _commit(self, topic: str, group: str, number: int, positions: list[int]) -> None:
         """Log: the group's next position. Queue: the positions that are done with."""
         if self._kind is Kind.LOG:
-            self._committed[group, number] = positions[-1]
-        self._acks.append([msgspec.msgpack.encode((group, number, positions))])
+            self._committed[topic, group, number] = positions[-1]
+        self._acks.append([msgspec.msgpack.encode((topic, group, number, positions))])
 
     def _end_step(self, idle: bool) -> None:
-        if idle:
-            for number in range(len(self._places)):
-                self._release(number)
-        for place in self._places:
+        for (_topic, number), place in self._all():
+            if idle:
+                self._release(place, number)
             place.write(self._dials.lose_last_on_kill)
             if self._dials.fsync:
                 place.file.sync()
@@ -312,12 +321,12 @@ class Server:
             self._answer(session, wire.Delivered(deliveries))
 
     def _next(self, session: Session, number: int) -> Delivery | None:
-        place = self._places[number]
+        place = self._topics[session.topic][number]
         if self._kind is Kind.LOG:
-            position = session.cursors[number]
+            position = max(session.cursors[number], self._start(session.topic, place))
             if position == len(place.bodies):
                 return None
-            session.cursors[number] += 1
+            session.cursors[number] = position + 1
             return Delivery(number, position, place.bodies[position], False)
         if not place.ready:
             return None
@@ -348,22 +357,26 @@ class Server:
             self._selector.modify(session.socket, wants, session)
 
     def _sync(self) -> None:
-        for number, place in enumerate(self._places):
-            self._release(number)
+        for (_topic, number), place in self._all():
+            self._release(place, number)
             place.write(0)
             place.file.sync()
         self._acks.sync()
 
-    def _described(self) -> wire.Described:
-        unacked = [number for session in self._sessions for number, _ in session.unacked.values()]
-        places = [
-            wire.PlaceState(0, len(place.bodies), len(place.ready), unacked.count(number), self._positions(number))
-            for number, place in enumerate(self._places)
-        ]
-        return wire.Described(__version__, shown(self._dials), places)
+    def _start(self, topic: str, place: Place) -> int:
+        """First position that the log still has; the outputs of jobs keep everything."""
+        kept = self._dials.retain_messages
+        return max(0, len(place.bodies) - kept) if kept and topic == wire.TOPIC else 0
 
-    def _positions(self, number: int) -> dict[str, int]:
-        return {group: position for (group, place), position in self._committed.items() if place == number}
+    def _described(self, topic: str) -> wire.Described:
+        reading = [session for session in self._sessions if session.topic == topic]
+        unacked = [number for session in reading for number, _ in session.unacked.values()]
+        places = []
+        for number, place in enumerate(self._topics.get(topic, ())):
+            committed = {g: at for (t, g, n), at in self._committed.items() if (t, n) == (topic, number)}
+            start, end, ready = self._start(topic, place), len(place.bodies), len(place.ready)
+            places.append(wire.PlaceState(start, end, ready, unacked.count(number), committed))
+        return wire.Described(__version__, shown(self._dials), places)
 
 
 def main() -> None:

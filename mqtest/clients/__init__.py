@@ -177,8 +177,8 @@ class Client(Protocol):
     def open_reader(self, wiring: Wiring, places: Sequence[int]) -> Reader:
         """Open the audit of these places; raises ClientError."""
 
-    def open_transformer(self, wiring: Wiring, number: int, epoch: int) -> Transformer:
-        """Connect transformer `number`; raises ClientError. Only where the broker's module has PIPELINES."""
+    def open_transformer(self, wiring: Wiring, number: int, epoch: int, transformers: int) -> Transformer:
+        """Connect transformer `number` of `transformers`; raises ClientError. Not in NO_PIPELINES."""
 
 
 CLIENTS: Mapping[str, str] = {
@@ -190,8 +190,8 @@ CLIENTS: Mapping[str, str] = {
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
 }
 
-NO_PIPELINES = ("kafka-wire",)
-"""have no `open_transformer`, though their broker's module has PIPELINES"""
+NO_PIPELINES = ("kafka-wire", "rocketmq-client-python")
+"""have no `open_transformer`"""
 
 DIRECT = ("rocketmq-client-python",)
 """learn the brokers' addresses from the cluster, and go there whatever Wiring.via says"""

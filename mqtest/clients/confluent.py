@@ -50,7 +50,7 @@ def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Co
     return Consumer(wiring, f"consumer-{number}-{epoch}")
 
 
-def open_transformer(wiring: Wiring, number: int, epoch: int) -> Transformer:
+def open_transformer(wiring: Wiring, number: int, epoch: int, transformers: int) -> Transformer:
     """Join the transformers' group as `number`; raises ClientError when no node answers in time."""
     return Transformer(wiring, number, epoch)
 

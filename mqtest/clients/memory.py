@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError, Settle
 from mqtest.clients.memory_wire import Ack, Connection, Delivered, Describe, Fetch, Produce, Settled, Subscribe, known
+from mqtest.clients.pipeline import Pipeline
 from mqtest.model import Delivery, Kind, Outcome, Wiring
 
 BATCH_BYTES = 64 * 1024
@@ -25,10 +26,11 @@ class MemoryProducer:
         known(wiring.producer, {}, "producer")
         self._settle = settle
         self._quiet = not wiring.acknowledged
+        self._topic = wiring.topic
         self._batch: list[tuple[int, int, bytes]] = []
         self._batch_bytes = 0
         self._connection = _open(wiring)
-        self._connection.ask(Describe(), OPEN_TIMEOUT_S)
+        self._connection.ask(Describe(self._topic), OPEN_TIMEOUT_S)
 
     @property
     def failed(self) -> str | None:
@@ -66,7 +68,7 @@ class MemoryProducer:
     def _hand_over(self) -> None:
         if not self._batch:
             return
-        self._connection.put(Produce(self._quiet, self._batch))
+        self._connection.put(Produce(self._quiet, self._batch, self._topic))
         if self._quiet:  # nobody will answer
             for seq, place, _ in self._batch:
                 self._settle(seq, Outcome.UNKNOWN, -1, place)
@@ -83,7 +85,7 @@ class MemoryConsumer:
         self._places = places
         self._last: dict[int, int] = {}
         self._connection = _open(wiring)
-        described = self._connection.ask(Subscribe(list(places), group), OPEN_TIMEOUT_S)
+        described = self._connection.ask(Subscribe(list(places), group, wiring.topic), OPEN_TIMEOUT_S)
         self._starts = {place: described.places[place].start for place in places}
         self._connection.put(self._fetch)
 
@@ -133,6 +135,11 @@ def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Me
     """See Client."""
     own = range(number, wiring.places, consumers) if wiring.kind is Kind.LOG else range(wiring.places)
     return MemoryConsumer(wiring, own, wiring.group)
+
+
+def open_transformer(wiring: Wiring, number: int, epoch: int, transformers: int) -> Pipeline:
+    """See Client."""
+    return Pipeline(open_consumer, open_producer, wiring, number, epoch, transformers)
 
 
 def open_reader(wiring: Wiring, places: Sequence[int]) -> MemoryConsumer:

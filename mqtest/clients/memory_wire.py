@@ -20,23 +20,27 @@ import msgspec
 from mqtest.clients import ClientError
 from mqtest.model import Delivery, Kind, Outcome
 
+TOPIC = "mqtest"
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 1 << 20
 
 
 class Describe(msgspec.Struct, frozen=True, array_like=True, tag="describe"):
-    """Say who you are and what you hold; answered by Described."""
+    """Say who you are and what you hold of a topic; answered by Described."""
+
+    topic: str = TOPIC
 
 
 class Create(msgspec.Struct, frozen=True, array_like=True, tag="create"):
-    """Make the places of the cell, of one kind; answered by Described."""
+    """Make the places of a topic; all topics are of one kind. Answered by Described."""
 
     kind: Kind
     places: int
+    topic: str = TOPIC
 
 
 class Sync(msgspec.Struct, frozen=True, array_like=True, tag="sync"):
-    """Flush everything to the disk; answered by Described."""
+    """Flush everything to the disk; answered by Described, of no topic."""
 
 
 class Produce(msgspec.Struct, frozen=True, array_like=True, tag="produce"):
@@ -44,6 +48,7 @@ class Produce(msgspec.Struct, frozen=True, array_like=True, tag="produce"):
 
     quiet: bool
     messages: list[tuple[int, int, bytes]]
+    topic: str = TOPIC
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe"):
@@ -51,6 +56,7 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe"):
 
     places: list[int]
     group: str
+    topic: str = TOPIC
 
 
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):

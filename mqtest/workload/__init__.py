@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mqtest.model import Wiring, Workload
+from mqtest.model import Replay, Wiring, Workload
 
 
 class Role(StrEnum):
@@ -22,6 +22,8 @@ class Role(StrEnum):
     PRODUCER = "producer"
     CONSUMER = "consumer"
     TRANSFORMER = "transformer"
+    READER = "reader"
+    """of what a job writes: a consumer of another topic"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +41,5 @@ class WorkerPlan:
     log: str
     """the file for what its client library warns of; not there when it warns of nothing"""
     settle_s: float
+    replay: Replay | None = None
+    """a transformer with state: a job (job.py)"""

@@ -27,6 +27,7 @@ _LOOPS: Mapping[Role, type[ProducerLoop | ConsumerLoop | TransformerLoop]] = {
     Role.PRODUCER: ProducerLoop,
     Role.CONSUMER: ConsumerLoop,
     Role.TRANSFORMER: TransformerLoop,
+    Role.READER: ConsumerLoop,
 }
 
 

@@ -120,7 +120,7 @@ class ConsumerLoop:
     def _round(self) -> None:
         if self._client is not None and self._client.failed is not None:
             why = self._client.failed
-            self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="failed", why=why)
+            self._says(epoch=self._epoch, state="failed", why=why)
             self._leave(0.5)
         if self._client is None:
             self._connect()
@@ -169,14 +169,17 @@ class ConsumerLoop:
         except ClientError as error:
             if str(error) != self._why_not:
                 self._why_not = str(error)
-                self._control.event("client", consumer=self._plan.number, state="not opened", why=self._why_not)
+                self._says(state="not opened", why=self._why_not)
             return
         self._why_not = ""
         if isinstance(self._client, BlockConsumer):
             prepare(self._plan.workload.size_bytes)
         self._poll = self._client.poll if self._plan.workload.process_ms else taking(self._client)
         self._epoch = epoch
-        self._control.event("client", consumer=self._plan.number, epoch=self._epoch, state="opened")
+        self._says(epoch=self._epoch, state="opened")
+
+    def _says(self, **what: object) -> None:
+        self._control.event("client", **{str(self._plan.role): self._plan.number}, **what)
 
     def _stats(self) -> dict[str, object]:
         return {"delivered": self._delivered, "positions": {str(p): o for p, o in self._positions.items()}}

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,11 +87,7 @@ class Workers:
         """SIGKILL the workers of the role that run (all, or those numbers), together, each in the middle of something.
         Evidence: how each ended (-9), and for producers the sends that were open; empty when none of them ran."""
         self.check()
-        chosen = [
-            w
-            for w in self._workers
-            if w.plan.role is role and (numbers is None or w.plan.number in numbers) and not (w.done or w.crashed)
-        ]
+        chosen = [worker for worker in self._of(role, numbers) if not (worker.done or worker.crashed)]
         for worker in chosen:
             worker.crashed = True  # first: from here on its end is no error
             _freeze(worker)
@@ -144,9 +140,9 @@ class Workers:
             self._tell(worker, msgspec.json.encode(worker.plan).decode())
         self._await(lambda: all(w.ready for w in started), timeout_s, "the workers to be ready")
 
-    def go(self, role: Role) -> None:
-        """Begin."""
-        self._tell_all(role, "go")
+    def go(self, role: Role, numbers: Collection[int] | None = None) -> None:
+        """Begin; all of the role, or those numbers."""
+        self._tell_all(role, "go", numbers)
 
     def pace(self, rate_per_s: float) -> None:
         """Producers in an open loop: all together so many messages a second from now on; 0: none."""
@@ -156,13 +152,14 @@ class Workers:
                 if not worker.crashed:
                     self._tell(worker, worker.paced)
 
-    def stop(self, role: Role) -> None:
-        """Producers: send no more, settle. Consumers: leave."""
-        self._tell_all(role, "stop")
+    def stop(self, role: Role, numbers: Collection[int] | None = None) -> None:
+        """Producers: send no more, settle. Consumers: leave. All of the role, or those numbers."""
+        self._tell_all(role, "stop", numbers)
 
-    def wait_done(self, role: Role, timeout_s: float) -> None:
-        """Until all workers of the role are done; raises WaitTimeout, or ClusterError when one died."""
-        chosen = [w for w in self._workers if w.plan.role is role]
+    def wait_done(self, role: Role, timeout_s: float, numbers: Collection[int] | None = None) -> None:
+        """Until all workers of the role, or those numbers, are done; raises WaitTimeout, or ClusterError when one
+        died."""
+        chosen = list(self._of(role, numbers))
         self._await(lambda: all(w.done or w.crashed for w in chosen), timeout_s, f"every {role} to finish")
         for worker in chosen:
             worker.process.wait(10)
@@ -205,12 +202,10 @@ class Workers:
         """Latest ack of any producer, 0 when there was none."""
         return max((int(w.stats.get("last_ack_ns", 0)) for w in self._workers), default=0)
 
-    def positions(self, role: Role = Role.CONSUMER) -> dict[int, int]:
-        """Place → highest offset that any worker of the role has."""
+    def positions(self, role: Role = Role.CONSUMER, numbers: Collection[int] | None = None) -> dict[int, int]:
+        """Place → highest offset that any worker of the role, or of those numbers, has."""
         merged: dict[int, int] = {}
-        for worker in self._workers:
-            if worker.plan.role is not role:
-                continue
+        for worker in self._of(role, numbers):
             for place, offset in worker.stats.get("positions", {}).items():
                 merged[int(place)] = max(offset, merged.get(int(place), -1))
         return merged
@@ -235,12 +230,14 @@ class Workers:
             if stream is not None:
                 _close(stream)
 
-    def _tell_all(self, role: Role, command: str) -> None:
-        for worker in self._workers:
-            if worker.plan.role is role:
-                worker.told = command
-                if not worker.crashed:
-                    self._tell(worker, command)
+    def _of(self, role: Role, numbers: Collection[int] | None) -> Iterator[_Worker]:
+        return (w for w in self._workers if w.plan.role is role and (numbers is None or w.plan.number in numbers))
+
+    def _tell_all(self, role: Role, command: str, numbers: Collection[int] | None) -> None:
+        for worker in self._of(role, numbers):
+            worker.told = command
+            if not worker.crashed:
+                self._tell(worker, command)
 
     def _tell(self, worker: _Worker, line: str) -> None:
         assert worker.process.stdin is not None

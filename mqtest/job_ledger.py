@@ -1,0 +1,40 @@
+"""What a job's output came to, on disk: ledger/totals.<job>, one row a place, key and time window, written by the
+runner when it has read the whole output; columns as those of any other folder of the ledger (ledger.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mqtest.clock import now_ns
+from mqtest.columns import Columns, Table, load_columns, trim, used_rows
+
+TOTALS: Mapping[str, str] = {
+    "read_ns": "<i8",
+    "window": "<i8",
+    "count": "<i8",
+    "sum": "<i8",
+    "place": "<i4",
+    "key": "<i4",
+}
+"""`sum` in hundredths; a row exists when its `read_ns` is not 0"""
+
+
+def write_totals(folder: Path, rows: Mapping[tuple[int, int, int], tuple[int, int]]) -> None:
+    """(place, key, window) -> (count, sum). Raises LedgerError when the disk is full."""
+    table = Table(folder, TOTALS)
+    if len(rows) > table.capacity:
+        table.grow(len(rows))
+    columns, read_ns = table.columns(), now_ns()
+    for at, ((place, key, window), (count, total)) in enumerate(rows.items()):
+        columns["place"][at], columns["key"][at], columns["window"][at] = place, key, window
+        columns["count"][at], columns["sum"][at] = count, total
+        columns["read_ns"][at] = read_ns
+    columns.clear()
+    table.close()
+
+
+def load_totals(folder: Path) -> Columns:
+    """Raises LedgerError naming a file that is missing or damaged."""
+    maps = load_columns(folder, TOTALS)
+    return trim(folder, maps, used_rows(maps["read_ns"]))
