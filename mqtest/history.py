@@ -34,10 +34,12 @@ from mqtest.event_log import events_path, load_events
 from mqtest.fates import AUDITED, ODD, RECEIVED, WRITTEN, Fate, fates, there
 from mqtest.fault_log import NO_FAULT
 from mqtest.hdr import Interval
+from mqtest.jobs import OLD
 from mqtest.model import LOAD_PHASE, RUNNER, Flag, Kind, Outcome
 from mqtest.pieces import find
+from mqtest.replayed import Jobs, cut_off, load_jobs, reach
 from mqtest.series import EXACT, Series
-from mqtest.sift import Rows, Sift, Tables
+from mqtest.sift import Picked, Rows, Sift, Tables
 from mqtest.tables import Bools, Ints, Messages, Receipts, Sends, groups, slices
 
 T = TypeVar("T")
@@ -58,6 +60,8 @@ class Output:
     """up to 20 of these"""
     incomplete: str | None
     """why its audit is not complete, or None"""
+    reach: Mapping[int, int] | None = None
+    """of a job that stopped: place -> position of the last input that it was handed; None: of one that had them all"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,9 @@ class History:
     """why the audit is not complete, or None"""
     events: Sequence[Mapping[str, Any]]
     output: Output | None = None
-    """None: the cell had no transformers"""
+    """None: the cell had no transformers, or was a replay of a queue; in a replay, of the old job"""
+    jobs: Jobs | None = None
+    """None: the cell was no replay"""
     pacing: Sequence[Interval] = ()
     """how late the producers were (pacing.py)"""
 
@@ -177,10 +183,14 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
         {number: ledger.load_receipts(folder) for number, folder in named(cell_dir).items()}
         for named in (ledger.receipts_folders, ledger.audit_folders, ledger.transforms_folders, ledger.output_folders)
     )
+    jobs = load_jobs(cell_dir, cell, events) if cell.get("replay") else None
+    if jobs is not None:
+        consumed = handed if kind is Kind.QUEUE else consumed
+        handed, written = ({n: t for n, t in side.items() if n == OLD} for side in (handed, written))
     sift = Sift(messages, kind)
     sift.read(RECEIVED, consumed, _counted_ns(events))
     strange = sift.read(AUDITED, audited)
-    pipeline = bool((cell.get("workload") or {}).get("transformers"))
+    pipeline = bool((cell.get("workload") or {}).get("transformers")) and (jobs is None or kind is Kind.LOG)
     if pipeline:
         sift.read(WRITTEN, written)
     readers = sum(len(table["seq"]) > 0 for table in audited.values())
@@ -220,7 +230,8 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
         strangers=(receipts.lines + audit.lines)[:_MOST_LINES],
         incomplete=incomplete,
         events=events,
-        output=_output(match, _raw(handed, picked.handed), _raw(written, picked.written), events) if pipeline else None,
+        output=_output(match, handed, written, picked, events, jobs) if pipeline else None,
+        jobs=jobs,
         pacing=pacing.load(cell_dir),
     )
 
@@ -269,18 +280,22 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 
 def _output(
-    match: _Match, handed: Mapping[str, Ints], written: Mapping[str, Ints], events: Sequence[Mapping[str, Any]]
+    match: _Match,
+    handed: Tables,
+    written: Tables,
+    picked: Picked,
+    events: Sequence[Mapping[str, Any]],
+    jobs: Jobs | None,
 ) -> Output:
     match = replace(match, runner_rows=_ALL)
-    outputs = match(written, "output")
-    readers = [e for e in events if e["event"] == "output"]
-    cut_off = [str(e.get("why") or "not complete") for e in readers if e.get("complete") is not True]
+    outputs = match(_raw(written, picked.written), "output")
     return Output(
-        handed=match(handed, "input").receipts,
+        handed=match(_raw(handed, picked.handed), "input").receipts,
         written=outputs.receipts,
         strange=outputs.foreign + outputs.corrupt,
         lines=outputs.lines,
-        incomplete=None if readers and not cut_off else "; ".join(cut_off) or "no reader of the output ended",
+        incomplete=jobs.incomplete[OLD] if jobs else cut_off(e for e in events if e["event"] == "output"),
+        reach=reach(jobs.handed.get(OLD)) if jobs and jobs.stopped else None,
     )
 
 

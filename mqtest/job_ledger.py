@@ -12,23 +12,23 @@ from mqtest.columns import Columns, Table, load_columns, trim, used_rows
 TOTALS: Mapping[str, str] = {
     "read_ns": "<i8",
     "window": "<i8",
-    "count": "<i8",
-    "sum": "<i8",
+    "messages": "<i8",
+    "amount": "<i8",
     "place": "<i4",
     "key": "<i4",
 }
-"""`sum` in hundredths; a row exists when its `read_ns` is not 0"""
+"""`amount` in hundredths; a row exists when its `read_ns` is not 0"""
 
 
 def write_totals(folder: Path, rows: Mapping[tuple[int, int, int], tuple[int, int]]) -> None:
-    """(place, key, window) -> (count, sum). Raises LedgerError when the disk is full."""
+    """(place, key, window) -> (messages, amount). Raises LedgerError when the disk is full."""
     table = Table(folder, TOTALS)
     if len(rows) > table.capacity:
         table.grow(len(rows))
     columns, read_ns = table.columns(), now_ns()
-    for at, ((place, key, window), (count, total)) in enumerate(rows.items()):
+    for at, ((place, key, window), (messages, amount)) in enumerate(rows.items()):
         columns["place"][at], columns["key"][at], columns["window"][at] = place, key, window
-        columns["count"][at], columns["sum"][at] = count, total
+        columns["messages"][at], columns["amount"][at] = messages, amount
         columns["read_ns"][at] = read_ns
     columns.clear()
     table.close()

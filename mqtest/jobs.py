@@ -4,8 +4,8 @@ Every message has a key and an amount, which follow from its name, and a time wi
 A job keeps count and sum of the amounts for each place, key and window. Each input becomes one output, named by its
 source as any pipeline's output is (body.py), whose payload is the row that the input changed, and the input's position:
 
-    0     4       8        16      32    48       64
-    │ key │ place │ window │ count │ sum │ offset │     hexadecimal
+    0     4       8        16         32       48       64
+    │ key │ place │ window │ messages │ amount │ offset │     hexadecimal
 
 So the output alone says what the state is (the last row of each), and how far the job has read.
 """
@@ -21,6 +21,10 @@ from mqtest import body
 from mqtest.model import RUNNER
 from mqtest.tables import Ints
 
+JOBS = 2
+"""the old one and the new one"""
+OLD, NEW = range(JOBS)
+"""their numbers, as transformers"""
 MOST_AMOUNT = 10_000
 """amounts are 1 to this, in hundredths: 0.01 to 100.00"""
 SIZE_BYTES = body.HEADER_BYTES + 64
@@ -35,8 +39,9 @@ class Row(NamedTuple):
     place: int
     key: int
     window: int
-    count: int
-    sum: int
+    messages: int
+    amount: int
+    """their sum, in hundredths"""
     offset: int
     """of the input that made it so"""
 
@@ -66,7 +71,7 @@ class Table:
     def __init__(self, run: int) -> None:
         self._run = run
         self.rows: dict[tuple[int, int, int], tuple[int, int]] = {}
-        """(place, key, window) -> (count, sum), by the last output of each"""
+        """(place, key, window) -> (messages, amount), by the last output of each"""
         self.seen: dict[int, int] = {}
         """place -> highest position of an input that has an output"""
 
@@ -77,14 +82,14 @@ class Table:
             return None
         if head.producer != RUNNER:
             row = decode(output)
-            self.rows[row.place, row.key, row.window] = row.count, row.sum
+            self.rows[row.place, row.key, row.window] = row.messages, row.amount
             self.seen[row.place] = max(row.offset, self.seen.get(row.place, -1))
         return head
 
 
 def encode(run: int, producer: int, seq: int, row: Row) -> bytes:
     """The body of one output."""
-    payload = b"%04x%04x%08x%016x%016x%016x" % (row.key, row.place, row.window, row.count, row.sum, row.offset)
+    payload = b"%04x%04x%08x%016x%016x%016x" % (row.key, row.place, row.window, row.messages, row.amount, row.offset)
     return body.wrap(run, producer, seq, payload)
 
 
@@ -94,5 +99,5 @@ def decode(output: bytes) -> Row:
         raise ValueError(f"an output has {SIZE_BYTES} bytes")
     text = body.payload(output)
     ends = (0, 4, 8, 16, 32, 48, 64)
-    key, place, window, count, total, offset = (int(text[a:b], 16) for a, b in pairwise(ends))
-    return Row(place, key, window, count, total, offset)
+    key, place, window, messages, amount, offset = (int(text[a:b], 16) for a, b in pairwise(ends))
+    return Row(place, key, window, messages, amount, offset)

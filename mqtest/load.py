@@ -26,12 +26,12 @@ from mqtest.columns import Columns
 from mqtest.errors import ClusterError, WaitTimeout
 from mqtest.hdr import Interval
 from mqtest.job_ledger import write_totals
-from mqtest.jobs import Table
+from mqtest.jobs import NEW, OLD, Table
 from mqtest.journal import Journal
 from mqtest.ledger import load_sends
 from mqtest.model import RUNNER, Consume, Kind, Phases, Replay, Wiring, Workload
 from mqtest.packer import Packer
-from mqtest.replay_table import NEW, OLD, of_job
+from mqtest.replay_table import of_job
 from mqtest.watch import CellWatch, Progress
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers

@@ -19,10 +19,10 @@ from contextlib import suppress
 from mqtest.brokers import Reachable
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.errors import ClusterError
+from mqtest.jobs import NEW, OLD
 from mqtest.journal import Journal
 from mqtest.load import Load
 from mqtest.model import Replay
-from mqtest.replay_table import NEW, OLD
 
 _LOOK_NS = NS_PER_S // 5
 """between two questions to the broker"""

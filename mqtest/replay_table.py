@@ -8,10 +8,6 @@ from pathlib import Path
 from mqtest.errors import UsageError
 from mqtest.model import Output, Profile, Promise, Replay, Wiring, Workload
 
-JOBS = 2
-"""the old one and the new one"""
-OLD, NEW = range(JOBS)
-"""their numbers, as transformers"""
 _AHEAD = 4.0
 """a new job reads so many times as fast as the load writes; for the plan's guess alone"""
 

@@ -17,9 +17,10 @@ from mqtest.brokers import broker_module
 from mqtest.clients import CLIENTS, DIRECT, NO_PIPELINES
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
+from mqtest.jobs import JOBS
 from mqtest.model import NO_FAULT, Consume, Fault, Kind, Phases, Profile, Replay, Search, Value, Workload
 from mqtest.profile import find_profile, image_version
-from mqtest.replay_table import JOBS, check_replay
+from mqtest.replay_table import check_replay
 from mqtest.schedule import ScheduleTable, parse_fault, parse_schedule
 from mqtest.targets import TARGETS, WORKERS
 

@@ -18,13 +18,14 @@ from mqtest.brokers import TOPIC, Broker, broker_module
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.cluster import Cluster
 from mqtest.errors import ClusterError, WaitTimeout
+from mqtest.jobs import JOBS
 from mqtest.journal import Journal
 from mqtest.judge import judge
 from mqtest.last_words import said, telling
 from mqtest.ledger import write_cell
 from mqtest.model import Cell, Verdict
 from mqtest.nodes import bring_up
-from mqtest.replay_table import JOBS, of_job
+from mqtest.replay_table import of_job
 
 _REJOIN_S = 20.0
 """at most, for all nodes to be up again before the next one is restarted"""

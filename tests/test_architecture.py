@@ -12,10 +12,10 @@ import mqtest
 PACKAGE = Path(mqtest.__file__).parent
 
 OFFLINE = {
-    "bodies", "body", "causes", "checks", "chunks", "clock", "columns", "curves", "deliveries", "durations",
-    "errors", "event_log", "fates", "fault_log", "hdr", "history", "judge", "latency_log", "ledger", "model",
-    "neighbourhood", "only", "pacing", "packing", "paths", "pieces", "progress", "report", "select", "series", "sift",
-    "tables", "timeline", "toml", "totals", "user_judgement", "verdict",
+    "bodies", "body", "causes", "checks", "chunks", "clock", "columns", "curves", "deliveries", "durations", "errors",
+    "event_log", "fates", "fault_log", "hdr", "history", "job_ledger", "jobs", "judge", "latency_log", "ledger",
+    "model", "neighbourhood", "only", "pacing", "packing", "paths", "pieces", "progress", "replayed", "report",
+    "select", "series", "sift", "tables", "timeline", "toml", "totals", "user_judgement", "verdict",
 }  # fmt: skip
 """modules and packages, by their first name, that need only files; everything else may need Docker or a broker"""
 

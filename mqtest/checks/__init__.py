@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from mqtest.checks import (
+    amounts,
     consumers,
     divergence,
     duplicates,
@@ -22,8 +23,10 @@ from mqtest.checks import (
     output,
     pacing,
     recovery,
+    replay,
     speed,
     sustained,
+    switch,
     usage,
 )
 from mqtest.history import History
@@ -43,6 +46,9 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "committed": consumers.committed,
     "conservation": consumers.conservation,
     "output": output.output,
+    "replay": replay.replay,
+    "amounts": amounts.amounts,
+    "switch": switch.switch,
     "unavailability": recovery.unavailability,
     "recovery": recovery.recovery,
     "incidents": incidents.incidents,

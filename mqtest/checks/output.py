@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain, islice
 
 import numpy as np
@@ -23,13 +24,15 @@ def output(history: History) -> Finding:
     output_doubled: outputs beyond those. output_phantom: outputs of messages that were refused and are not there (an
     aborted one was read), and outputs that are corrupt or of nobody's message. `output_of_lost`: outputs of messages
     that are in the log no more; somebody acted on them while they were. Readers of the output are at the isolation
-    level of the profile. None of it without transformers; while an audit is incomplete, only the phantoms.
+    level of the profile. In a replay all this is of the old job, and of the inputs up to where it stopped. None of it
+    without transformers; while an audit is incomplete, only the phantoms.
     """
     found = history.output
     if found is None:
         return Finding(check="output", count=None, numbers=dict.fromkeys(_COLUMNS))
     rows = len(history.sends.seq)
-    inputs, outputs = _positions(history.audit, rows), _positions(found.written, rows)
+    inputs = _positions(history.audit, rows, found.reach)
+    outputs = _positions(found.written, rows)
     refused = np.isin(history.sends.outcome, (Outcome.REFUSED, Outcome.RETURNED))
     aborted_read = (outputs > 0) & (inputs == 0) & refused
     phantom = int(outputs[aborted_read].sum()) + found.strange
@@ -61,8 +64,13 @@ def output(history: History) -> Finding:
     )
 
 
-def _positions(receipts: Receipts, rows: int) -> Ints:
-    """At how many positions of the log each message was seen; a position that was read twice is one."""
+def _positions(receipts: Receipts, rows: int, reach: Mapping[int, int] | None = None) -> Ints:
+    """At how many positions of the log each message was seen, up to these, where there are any; a position that was
+    read twice is one."""
     keys = (receipts.message, receipts.place, receipts.offset)
     order, new = groups(*keys, by=3)
-    return np.bincount(receipts.message[order][new], minlength=rows)
+    seen = order[new]
+    if reach is not None:
+        last = np.array([reach.get(place, -1) for place in receipts.place[seen].tolist()], dtype=np.int64)
+        seen = seen[receipts.offset[seen] <= last]
+    return np.bincount(receipts.message[seen], minlength=rows)

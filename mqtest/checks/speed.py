@@ -53,7 +53,8 @@ def latency(history: History) -> Finding:
 
     Percentiles are of acked messages alone. Those that fell due in the phase and never were acked would have no end,
     so they stand beside it, never inside: `latency_unacked` (sent, not acked) and `latency_skipped`; likewise
-    `fault_latency_…` for the fault phase and `recovery_latency_…` from the heal to the end of the load. Service time
+    `fault_latency_…` for the fault phase, `recovery_latency_…` from the heal to the end of the load, and
+    `replay_latency_…` while a new job reads the history, until it has caught up or the fault comes. Service time
     counts from the send, delivery latency (live cells) from the due time to the first receipt. After a search each load
     at a share of the sustained rate is a phase of its own (`load_50_latency_…` at half of it).
 
@@ -66,10 +67,12 @@ def latency(history: History) -> Finding:
     fault = history.window("fault") if faulty else None
     heal, drain = history.time_of("heal"), history.time_of("drain")
     after = (heal, drain) if faulty and heal is not None and drain is not None else None
+    replay = history.window("replay")
     families = {
         "latency": (steady, _response(history, steady, "latency", _QUANTILES)),
         "fault_latency": (fault, _response(history, fault, "fault_latency", ("p50", "p99", "max"))),
         "recovery_latency": (after, _response(history, after, "recovery_latency", ("p99", "max"))),
+        "replay_latency": (replay, _response(history, replay, "replay_latency", ("p50", "p99"))),
         "delivery_latency": (steady, _quantiles(_delivery(history, steady), "delivery_latency", ("p50", "p99"))),
     }
     for phase, prefix in loads(history).items():
