@@ -6,7 +6,7 @@ from dataclasses import replace as _with
 from pathlib import Path
 
 from mqtest.errors import UsageError
-from mqtest.model import Output, Profile, Promise, Replay, Wiring, Workload
+from mqtest.model import Duplicates, Output, Profile, Promise, Replay, Wiring, Workload
 
 _AHEAD = 4.0
 """a new job reads so many times as fast as the load writes; for the plan's guess alone"""
@@ -39,10 +39,11 @@ def of_job(wiring: Wiring, number: int, since_ms: int) -> Wiring:
 
 
 def promised(profile: Profile, replay: Replay | None) -> Promise:
-    """What the profile promises of the cell: where it promises outputs at least once, jobs that pass over what they
-    have written make that exactly once."""
+    """What the profile promises of the cell: where it promises outputs at least once, and stores nothing twice, jobs
+    that pass over what they have written make that exactly once."""
     promise = profile.promise
-    if replay is not None and promise.output is Output.AT_LEAST_ONCE and replay.output is Output.EXACTLY_ONCE:
+    once = promise.output is Output.AT_LEAST_ONCE and promise.duplicates is not Duplicates.ANY
+    if once and replay is not None and replay.output is Output.EXACTLY_ONCE:
         return _with(promise, output=Output.EXACTLY_ONCE)
     return promise
 

@@ -119,12 +119,14 @@ def write_cell_folder(
     handed: Iterable[Got] = (),
     outputs: Iterable[Got] | None = None,
     output_readers: Sequence[bool] | None = None,
+    shown: Iterable[Got] = (),
     lags: Iterable[tuple[float, int, float]] = (),
     **record: Any,
 ) -> Path:
     """Write one cell; `events` come on top of the phases, the fault and the audit; `record` overlays cell.json.
     With `outputs` (None: no transformers) the cell is a pipeline that was `handed` some inputs; `output_readers`: of
-    each reader of the outputs, whether it is complete (None: one, as the audit is). `lags`: a due time, how many
+    each reader of the outputs, whether it is complete (None: one, as the audit is). In a replay (`replay=` in the
+    record) the actors of these are the jobs, and live readers were `shown` outputs. `lags`: a due time, how many
     messages fell due from there on, 10 a second, and by how many ms our own load noticed each late."""
     folder = tmp_path / "cells" / "001-memory-kept-none-1"
     folder.mkdir(parents=True)
@@ -148,12 +150,14 @@ def write_cell_folder(
     }
     writer = EventsWriter(events_path(folder))
     readers = [complete] if output_readers is None else output_readers
-    pipeline = [{**ended, "event": "output", "complete": c} for c in readers if outputs is not None]
+    numbered = enumerate(readers if outputs is not None else ())
+    pipeline = [{**ended, "event": "output", "reader": number, "complete": c} for number, c in numbered]
     for event in [*phases(fault=fault != "none"), *happened, *events, ended, *pipeline]:
         writer.write(**event)
     writer.close()
     _write_receipts(folder, "transforms", handed, first_s=3.0)
     _write_receipts(folder, "output", outputs or (), first_s=46.0)
+    _write_receipts(folder, "shown", shown, first_s=3.0)
     basis = _record(kind, fault, consume, places)
     basis["workload"]["transformers"] = 0 if outputs is None else 1
     ledger.write_cell(folder, basis | record)

@@ -10,8 +10,10 @@ import pytest
 
 from mqtest import paths
 from mqtest.errors import UsageError
-from mqtest.model import NO_FAULT, Consume, Fault, Replay, Search, Step
+from mqtest.model import NO_FAULT, Consume, Fault, Output, Replay, Search, Step
 from mqtest.plan import expected_s, plan
+from mqtest.profile import find_profile
+from mqtest.replay_table import promised
 from mqtest.scenario import load, locate
 
 GOOD = """
@@ -116,6 +118,22 @@ def test_a_replay_has_two_jobs_in_place_of_consumers(tmp_path: Path) -> None:
     assert cell.replay == arm.replay
     assert expected_s(cell) > expected_s(replace(cell, replay=None)) + 5, "the history takes its time"
     assert load(write(tmp_path, GOOD)).arms[0].replay is None
+
+
+@pytest.mark.parametrize(
+    ("path", "output", "expected"),
+    [
+        ("memory/log-safe", Output.AT_LEAST_ONCE, Output.AT_LEAST_ONCE),
+        ("memory/log-safe", Output.EXACTLY_ONCE, Output.EXACTLY_ONCE),
+        ("memory/log-duplicating", Output.EXACTLY_ONCE, Output.AT_LEAST_ONCE),
+        ("memory/queue-safe", Output.EXACTLY_ONCE, Output.NONE),
+        ("kafka/transactional", Output.AT_LEAST_ONCE, Output.EXACTLY_ONCE),
+        ("kafka/acks-all-auto-commit", Output.EXACTLY_ONCE, Output.NONE),
+    ],
+)
+def test_what_jobs_make_of_a_profiles_promise(path: str, output: Output, expected: Output) -> None:
+    assert promised(find_profile(path), Replay(output=output)).output is expected
+    assert promised(find_profile(path), None) == find_profile(path).promise
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mqtest.clock import NS_PER_S
 from mqtest.deliveries import Delivered, over
 from mqtest.history import History
 from mqtest.jobs import NEW, OLD
-from mqtest.model import Finding, Outcome
+from mqtest.model import Finding, Kind, Outcome
 from mqtest.replayed import Jobs
 
 _COLUMNS = ("catch_up_s", "catch_up_per_s", "catch_up_live_per_s", "switch_s", "switch_gap_s", "switch_behind_s")
@@ -25,13 +25,13 @@ def switch(history: History) -> Finding:
     switch_s: from the switch until the old job had stopped. switch_gap_s: from the last output that readers saw of the
     old job before the switch to the first of the new job after it that is of a later message than any seen before: so
     long nobody saw anything fresh. `switch_behind_s`: how much older than the old job's the newest message was that the
-    new job had shown by the switch. None without a replay; without the end of what is measured, that is None.
+    new job had shown by the switch. None without a replay; a queue has nothing to catch up with.
     """
     numbers: dict[str, float | None] = dict.fromkeys(_COLUMNS)
     jobs = history.jobs
     if jobs is not None:
         started, caught_up = _job(history, NEW, "started"), _job(history, NEW, "caught up")
-        if started is not None and caught_up is not None:
+        if started is not None and caught_up is not None and history.kind is Kind.LOG:
             numbers |= _catching_up(history, jobs, (started, caught_up))
         switched = next((e["t_ns"] for e in history.events if e["event"] == "switch"), None)
         stopped = _job(history, OLD, "stopped")

@@ -164,8 +164,9 @@ class ConsumerLoop:
             self._control.pause((self._reopen_at_ns - now) / NS_PER_S)
         self._reopen_at_ns = now_ns() + _REOPEN_NS
         epoch, consumers = self._epoch + 1, self._plan.workload.consumers
+        number = self._plan.number % consumers  # a reader has its topic to itself, whatever its number
         try:
-            self._client = self._open_client(self._plan.wiring, self._plan.number, epoch, consumers)
+            self._client = self._open_client(self._plan.wiring, number, epoch, consumers)
         except ClientError as error:
             if str(error) != self._why_not:
                 self._why_not = str(error)
