@@ -333,6 +333,21 @@ def test_auto_ack_keeps_what_had_come_over_a_connection_that_is_lost(receiver: s
     assert consumer.late == [Delivery(0, 1, body(4), False)]
 
 
+def test_a_process_that_comes_back_goes_on_where_its_own_checkpoint_says(receiver: str) -> None:
+    with amqp_server() as server:
+        given = wiring(server.address, kind=Kind.LOG, consumer={"receiver": receiver})
+        asked = []
+        for epoch, resume in ((3, {}), (4, {0: 17}), (5, {0: 17}), (0, {0: 17})):
+            consumer = open_consumer(replace(given, group="another", resume=resume), 0, epoch, 1)
+            asked.append(server.consumed[-1])
+            server.deliver(1, body(7), offset=41)
+            take(consumer, 1)
+            if epoch == 4:
+                consumer.ack()
+            consumer.close(1)
+    assert asked == [("t-0", "first"), ("t-0", 17), ("t-0", 42), ("t-0", 17)]
+
+
 def test_stream_consumer_goes_on_behind_what_it_acknowledged(receiver: str) -> None:
     with amqp_server() as server:
         given = wiring(server.address, kind=Kind.LOG, consumer={"receiver": receiver})

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from mqtest.clients import (
 )
 from mqtest.clients.rocketmq_codec import Header, MalformedError, SendFrames, batch_body, request, take_frames
 from mqtest.clock import wait_until
-from mqtest.model import Delivery, Kind, Outcome, Wiring
+from mqtest.model import Delivery, Kind, Outcome, Value, Wiring
+from mqtest.replay_table import of_job
 from tests.rocketmq_server import Asked, Server, answer, stored
 
 SEND, BATCH, PULL, COMMIT = 310, 320, 11, 15
@@ -520,6 +522,55 @@ def test_consumer_goes_on_from_the_groups_offset_and_follows_the_broker(serve: S
     consumer = open_consumer(wiring(serve(script)), 0, 1)
     assert [d.offset for d in read(consumer, 2)] == [2, 3]
     assert consumer.failed is None
+
+
+@pytest.mark.parametrize(
+    ("known", "consumer", "since_ms", "expected"),
+    [
+        ({"offset": 0}, {"from_timestamp": True}, 1234, [2, 3]),  # what the broker says of a group that is new
+        (None, {"from_timestamp": True}, 1234, [2, 3]),
+        ({"offset": 3}, {"from_timestamp": True}, 1234, [3]),  # it has read beyond that
+        ({"offset": 0}, {"from_timestamp": True}, 0, [0, 1, 2, 3]),
+        ({"offset": 0}, {}, 1234, [0, 1, 2, 3]),
+    ],
+)
+def test_a_new_group_begins_at_a_time_where_it_is_told_to(
+    serve: Serve, known: dict[str, int] | None, consumer: dict[str, Value], since_ms: int, expected: list[int]
+) -> None:
+    log = log_of({0: [b"a", b"b", b"c", b"d"]})
+
+    def script(asked: Asked) -> bytes | None:
+        if asked.code == 14:
+            return answer(asked, 0, known) if known else answer(asked, 22)
+        if asked.code == 29:
+            return answer(asked, fields={"offset": 2})
+        return log(asked)
+
+    server = serve(script)
+    given = replace(wiring(server), consumer=consumer, since_ms=since_ms)
+    assert [d.offset for d in read(open_consumer(given, 0, 1), len(expected))] == expected
+    asked = [(a.fields["topic"], a.fields["queueId"], a.fields["timestamp"]) for a in server.of(29)]
+    assert asked == ([("t", "0", "1234")] if consumer and since_ms else [])
+
+
+def test_a_transformer_commits_when_its_outputs_are_acknowledged(serve: Serve) -> None:
+    log = log_of({0: [b"a", b"b"]})
+
+    def script(asked: Asked) -> bytes | None:
+        return answer(asked, fields={"queueId": 0, "queueOffset": 5}) if asked.code == SEND else log(asked)
+
+    server = serve(script)
+    given = of_job(wiring(server), 1, 0)
+    transformer = rocketmq_wire.open_transformer(given, 1, 0, 1)
+    inputs = wait_until(lambda: transformer.poll(0.05), 5, "the inputs", poll_s=0)
+    assert [d.body for d in inputs] == [b"a", b"b"]
+    assert server.of(COMMIT) == []
+    assert transformer.write([(0, b"x"), (0, b"y")]) is Outcome.ACKED
+    transformer.close(2)
+    sent = [(a.fields["b"], a.fields["e"], a.body) for a in server.of(SEND)]
+    assert sent == [("t-out-1", "0", b"x"), ("t-out-1", "0", b"y")]
+    commits = [(a.fields["topic"], a.fields["consumerGroup"], a.fields["commitOffset"]) for a in server.of(COMMIT)]
+    assert commits == [("t", "g-job-1-transformers", "2")]
 
 
 def test_consumer_leaves_a_broker_that_gives_nothing(serve: Serve) -> None:

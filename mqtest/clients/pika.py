@@ -5,7 +5,8 @@ Rules:
 - AMQP does not redirect: a client talks to the node that it chose, wherever the queue leads. Producers with epoch 0
   take the first address (the driver puts the leader of place 0 there), everybody else goes on round the list.
 - A stream is read from `first`. RabbitMQ leaves positions to the consumer, so ours are kept here, in the process: a
-  consumer with a later epoch goes on behind what its predecessor acknowledged.
+  consumer with a later epoch goes on behind what its predecessor acknowledged. A process that comes back goes on where
+  Wiring.resume says, if it does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mqtest.clients import OPEN_TIMEOUT_S, Arrived, Block, Settle, one_by_one
 from mqtest.clients.pika_deliveries import stream_offset, take_deliveries
 from mqtest.clients.pika_link import BUSY, GATHER_S, Link, connect, options, queue_name
 from mqtest.clients.pika_producer import PRODUCER, FramesProducer, PikaProducer
+from mqtest.clients.pipeline import Pipeline
 from mqtest.model import Delivery, Kind, Value, Wiring
 
 CONSUMER: Final[Mapping[str, Value]] = {"heartbeat": 5, "prefetch": 300, "auto_ack": False, "receiver": "plain"}
@@ -44,6 +46,7 @@ class PikaConsumer:
         self._places = {f"place-{place}": place for place in places}
         self._by_tag = {tag.encode(): place for tag, place in self._places.items()}
         self._frames = chosen["receiver"] == "frames"
+        self._saved = wiring.resume
         self._keys = {place: _position_key(wiring, place) for place in places}
         self._arrived: list[Delivery | Block] = []
         self._first: dict[int, int] = {}
@@ -151,7 +154,9 @@ class PikaConsumer:
     def _arguments(self, place: int) -> dict[str, Any] | None:
         if not self._stream:
             return None
-        return {"x-stream-offset": _positions.get(self._keys[place], "first") if self._resume else "first"}
+        if not self._resume:
+            return {"x-stream-offset": "first"}
+        return {"x-stream-offset": _positions.get(self._keys[place], self._saved.get(place, "first"))}
 
     def _deliver(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         offset = int(properties.headers["x-stream-offset"]) if self._stream else method.delivery_tag
@@ -189,6 +194,11 @@ def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Pi
         for place in places:
             _positions.pop(_position_key(wiring, place), None)
     return PikaConsumer(wiring, places, number + epoch, 0, resume=True)
+
+
+def open_transformer(wiring: Wiring, number: int, epoch: int, transformers: int) -> Pipeline:
+    """See mqtest.clients.Client."""
+    return Pipeline(open_consumer, open_producer, wiring, number, epoch, transformers)
 
 
 def open_reader(wiring: Wiring, places: Sequence[int]) -> PikaConsumer:

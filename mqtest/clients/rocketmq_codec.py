@@ -30,6 +30,7 @@ class Request:
     UPDATE_AND_CREATE_TOPIC: Final = 17
     GET_BROKER_CONFIG: Final = 26
     GET_BROKER_RUNTIME_INFO: Final = 28
+    SEARCH_OFFSET_BY_TIMESTAMP: Final = 29
     GET_MAX_OFFSET: Final = 30
     GET_MIN_OFFSET: Final = 31
     UNREGISTER_BROKER: Final = 104

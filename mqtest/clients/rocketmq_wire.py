@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Final
 
 from mqtest.clients import OPEN_TIMEOUT_S, Block, ClientError, Settle, one_by_one
+from mqtest.clients.pipeline import Pipeline
 from mqtest.clients.rocketmq_codec import Code, Header, MalformedError, Request
 from mqtest.clients.rocketmq_link import Link, master_address, options
 from mqtest.clients.rocketmq_messages import blocks
@@ -25,8 +26,9 @@ from mqtest.model import Delivery, Wiring
 
 _NAME: Final = "rocketmq-wire"
 PRODUCER: Final = {"timeout_ms": 3000, "batch": 1}
-CONSUMER: Final = {"batch": 1024}
-"""their settings, with defaults"""
+CONSUMER: Final = {"batch": 1024, "from_timestamp": False}
+"""their settings, with defaults. `from_timestamp`: a group that has no position begins at the first one that was stored
+at or after Wiring.since_ms, as CONSUME_FROM_TIMESTAMP of the Java client; else at the first of all"""
 _SUSPEND_MS: Final = 1000
 _QUIET_NS: Final = NS_PER_S
 _SILENT_NS: Final = 3 * NS_PER_S
@@ -53,7 +55,9 @@ class WireConsumer:
         self._link = link
         self._topic = wiring.topic
         self._group = group
-        self._batch = str(options(_NAME, "consumer", wiring.consumer, CONSUMER)["batch"])
+        asked = options(_NAME, "consumer", wiring.consumer, CONSUMER)
+        self._batch = str(asked["batch"])
+        self._since_ms = wiring.since_ms if asked["from_timestamp"] else 0
         self._failed: str | None = None
         self._refused = 0
         self._pulls: dict[int, int] = {}
@@ -93,7 +97,16 @@ class WireConsumer:
             timeout_s=deadline - time.monotonic(),
             accept=(Code.SUCCESS, Code.QUERY_NOT_FOUND),
         ).header
-        return self._starts[place] if header.code == Code.QUERY_NOT_FOUND else int((header.fields or {})["offset"])
+        known = self._starts[place] if header.code == Code.QUERY_NOT_FOUND else int((header.fields or {})["offset"])
+        # of a group that is new the broker says 0 as long as the queue begins there (ConsumerManageProcessor)
+        return max(known, self._since(place, deadline)) if self._since_ms else known
+
+    def _since(self, place: int, deadline: float) -> int:
+        """The first position that was stored at or after since_ms."""
+        asked = {**self._queue(place), "timestamp": str(self._since_ms)}
+        timeout_s = deadline - time.monotonic()
+        header = self._link.call(Request.SEARCH_OFFSET_BY_TIMESTAMP, asked, timeout_s=timeout_s).header
+        return int((header.fields or {})["offset"])
 
     def _pull(self, place: int) -> None:
         fields = {
@@ -205,6 +218,11 @@ def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Wi
     """Consumer `number` has the places p with p % consumers == number."""
     places = [p for p in range(wiring.places) if p % consumers == number]
     return _opened(wiring, places, wiring.group)
+
+
+def open_transformer(wiring: Wiring, number: int, epoch: int, transformers: int) -> Pipeline:
+    """See mqtest.clients.Client."""
+    return Pipeline(open_consumer, open_producer, wiring, number, epoch, transformers)
 
 
 def open_reader(wiring: Wiring, places: Sequence[int]) -> WireConsumer:
