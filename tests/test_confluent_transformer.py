@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
 
-from mqtest import body, ledger
+from mqtest import body, jobs, ledger
 from mqtest.clients import confluent
 from mqtest.clients.confluent_transformer import Transformer
 from mqtest.clock import wait_until
-from mqtest.model import RUNNER, Delivery, Outcome, Value, Wiring, Workload
+from mqtest.model import RUNNER, Delivery, Outcome, Replay, Value, Wiring, Workload
+from mqtest.replay_table import of_job
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.processes import Workers
 from tests.test_confluent import drive, mock_cluster, producer_of, read, wiring_to
@@ -138,3 +139,38 @@ def test_the_loop_passes_on_each_message_of_the_load_once(wiring: Wiring, tmp_pa
         workers.close()
     assert outputs(wiring, 300) == list(range(300))  # the runner's is not passed on
     assert ledger.load_receipts(tmp_path / "transforms.0")["seq"][:300].tolist() == list(range(300))
+
+
+def test_a_job_that_is_killed_and_comes_back_has_counted_each_message_once(wiring: Wiring, tmp_path: Path) -> None:
+    wiring = with_inputs(wiring, 200, TRANSACTIONAL, {"session.timeout.ms": 6000, "isolation.level": "read_committed"})
+    own = of_job(wiring, 1, 0)
+    events: list[dict[str, Any]] = []
+    workers = Workers("test", events.append)
+    plan = WorkerPlan(
+        role=Role.TRANSFORMER,
+        number=1,
+        run_number=7,
+        wiring=own,
+        workload=Workload(transformers=2),
+        folder=str(tmp_path / "transforms.1"),
+        log=str(tmp_path / "transformer-1.log"),
+        settle_s=5,
+        replay=Replay(keys=3),
+    )
+    try:
+        workers.start([plan])
+        workers.go(Role.TRANSFORMER)
+        wait_until(lambda: workers.positions(Role.TRANSFORMER).get(0) == 200, 20, "all", poll_s=0.02)
+        workers.crash(Role.TRANSFORMER)
+        workers.revive(Role.TRANSFORMER)
+        wait_until(lambda: [e for e in events if e.get("outputs") == 200], 20, "its state", poll_s=0.02)
+    finally:
+        workers.close()
+    table = jobs.Table(run=7)
+    reader = confluent.open_reader(own.output, [0])
+    for delivery in read(reader, 200):
+        table.take(delivery.body)
+    reader.close(5)
+    amounts = [jobs.key_and_amount(0, seq, 3) for seq in range(200)]
+    expected = {(0, k, 0): (len(mine), sum(mine)) for k in range(3) if (mine := [a for key, a in amounts if key == k])}
+    assert (table.rows, table.seen) == (expected, {0: 199})

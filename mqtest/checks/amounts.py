@@ -72,12 +72,12 @@ def _totals(history: History, jobs: Jobs, times: Ints) -> Totals:
         counts = times[first : first + len(sends.seq)]
         mine = np.flatnonzero(counts)
         key, amount = keys_and_amounts(int(sends.producer[0]), sends.seq[mine], jobs.keys)
-        rows = np.stack([sends.place[mine].astype(np.int64), key, sends.due_ns[mine] // length_ns])
-        names, which = np.unique(rows, axis=1, return_inverse=True)
-        number = np.bincount(which.ravel(), weights=counts[mine], minlength=names.shape[1])
-        total = np.bincount(which.ravel(), weights=counts[mine] * amount, minlength=names.shape[1])
-        for name, n, t in zip(names.T.tolist(), number.tolist(), total.tolist(), strict=True):
-            row = name[0], name[1], name[2]
+        packed = (sends.place[mine].astype(np.int64) << 48) | (key << 32) | sends.due_ns[mine] // length_ns
+        names, which = np.unique(packed, return_inverse=True)
+        number = np.bincount(which, weights=counts[mine], minlength=len(names))
+        total = np.bincount(which, weights=counts[mine] * amount, minlength=len(names))
+        for name, n, t in zip(names.tolist(), number.tolist(), total.tolist(), strict=True):
+            row = name >> 48, name >> 32 & 0xFFFF, name & 0xFFFFFFFF
             before = found.get(row, (0, 0))
             found[row] = before[0] + round(n), before[1] + round(t)
     return found

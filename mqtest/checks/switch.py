@@ -13,6 +13,7 @@ from mqtest.history import History
 from mqtest.jobs import NEW, OLD
 from mqtest.model import Finding, Kind, Outcome
 from mqtest.replayed import Jobs
+from mqtest.tables import slices
 
 _COLUMNS = ("catch_up_s", "catch_up_per_s", "catch_up_live_per_s", "switch_s", "switch_gap_s", "switch_behind_s")
 
@@ -48,7 +49,8 @@ def _job(history: History, job: int, step: str) -> int | None:
 
 def _catching_up(history: History, jobs: Jobs, window: tuple[int, int]) -> dict[str, float | None]:
     lasted_s = (window[1] - window[0]) / NS_PER_S
-    handed = inside(jobs.handed[NEW]["received_ns"][:], window) if NEW in jobs.handed else 0
+    received = jobs.handed[NEW]["received_ns"] if NEW in jobs.handed else np.zeros(0, dtype=np.int64)
+    handed = sum(inside(received[rows], window) for rows in slices(len(received)))
     acked = sum(history.over_sends(lambda s: inside(s.settled_ns[s.outcome == Outcome.ACKED], window)))
     return {
         "catch_up_s": round(lasted_s, 3),

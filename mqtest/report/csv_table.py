@@ -1,11 +1,11 @@
 """results.csv: one row a cell, for spreadsheets and scripts; and read again, where only that is left of a run.
 
-First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was
-run with, flattened: asked and effective settings, workload, phases, search, replay, disks, versions, image, host, usage. The
-columns are the union over all cells, in an order that depends on their names alone. An empty field means not measured,
-or not there; never 0. `rows_of` reads it back: what is left out there is None. results.parquet has the same rows: text
-where there is text (so of all that the cell was run with), whole numbers of what is counted, and floating ones of what
-has a unit of time or is a rate.
+First the columns that judge.COLUMNS fixes, in that order; then whatever else some row has; then what the cell was run
+with, flattened: asked and effective settings, workload, phases, search, replay, disks, versions, image, host and usage.
+The columns are the union over all cells, in an order that depends on their names alone. An empty field means not
+measured, or not there; never 0. `rows_of` reads it back: what is left out there is None. results.parquet has the same
+rows: text where there is text (so of all that the cell was run with), whole numbers of what is counted, and floating
+ones of what has a unit of time or is a rate.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from mqtest.report.collect import Collected
 from mqtest.report.limits import limits_text
 from mqtest.report.matrix import controls_text, matrix_text
 from mqtest.report.noise import floor_text
-from mqtest.report.replay import replay_text
+from mqtest.report.replays import replays_text
 from mqtest.report.safety import safety_text
 from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
@@ -79,7 +79,7 @@ def markdown_text(collected: Collected, mqtest_version: str, pictures: Sequence[
             controls_text(collected, all_groups),
         ),
         throughput_text(collected.cells, floor),
-        replay_text(collected.cells),
+        replays_text(collected.cells),
         safety_text(collected.cells),
         _picture(
             pictures, "frontier.svg", "the strongest failure that each profile survived, against throughput and p99"

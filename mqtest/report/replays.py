@@ -9,12 +9,12 @@ from mqtest.report.collect import JudgedCell
 from mqtest.report.summary import NOT_MEASURED, Group, count, groups, measured, millis, seconds, spread, verdict_words
 
 _RULE = (
-    "A stateful job runs live; a new one starts beside it on the whole history, catches up, and readers are switched to "
-    "its output. *Missing*, *doubled*: inputs that the new job's result lacks, or has more than once. *Out of order*: "
-    "inputs that it was handed behind a later one. *Differs*: what only one of the two jobs has. *Deleted*: what the log "
-    "had no more when the new job came to it. *Amounts*: what the sums by key and time window lack / have too much. "
-    "*Catching up*: inputs a second, beside what producers got acknowledged meanwhile. *p99*: of producers, with the old "
-    "job alone / with the replay beside it. *Gap*: how long readers saw nothing fresh at the switch."
+    "A stateful job runs live; a new one starts beside it on the whole history, catches up, and readers are switched "
+    "to its output. *Missing*, *doubled*: inputs that the new job's result lacks, or has more than once. *Out of "
+    "order*: inputs that it was handed behind a later one. *Differs*: what only one of the two jobs has. *Deleted*: "
+    "what the log had no more when the new job came to it. *Amounts*: what the sums by key and time window lack / have "
+    "too much. *Catching up*: inputs a second, beside what producers got acknowledged meanwhile. *p99*: of producers, "
+    "with the old job alone / with the replay beside it. *Gap*: how long readers saw nothing fresh at the switch."
 )
 _HEADERS = (
     "fault", "profile", "verdict", "missing", "doubled", "out of order", "differs", "deleted", "amounts lost / doubled",
@@ -22,11 +22,13 @@ _HEADERS = (
 )  # fmt: skip
 
 
-def replay_text(cells: Sequence[JudgedCell]) -> str:
+def replays_text(cells: Sequence[JudgedCell]) -> str:
     """The section: one row a profile and fault, over repeats the medians and the worst in parentheses; nothing without
     such cells."""
     found = groups(cell.row for cell in cells if cell.facts.get("replay"))
-    return section("## Replay of history", _RULE, table(_HEADERS, [_figures(group) for group in found])) if found else ""
+    if not found:
+        return ""
+    return section("## Replay of history", _RULE, table(_HEADERS, [_figures(group) for group in found]))
 
 
 def _figures(group: Group) -> tuple[str, ...]:
