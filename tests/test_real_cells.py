@@ -16,7 +16,7 @@ import pytest
 from mqtest import faults
 from mqtest.event_log import events_path, load_events
 from mqtest.ledger import load_receipts
-from mqtest.model import Verdict, Workload
+from mqtest.model import Cell, Output, Replay, Verdict, Workload
 from tests.cells import REAL, changed, make_cell, run_cell
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -88,6 +88,32 @@ def test_a_transformer_that_dies_in_a_transaction_leaves_each_output_once(tmp_pa
     assert (judged.row["output_lost"], judged.row["output_doubled"], judged.row["output_phantom"]) == (0, 0, 0)
     handed = load_receipts(tmp_path / "cells" / cell.id / "ledger" / "transforms.0")
     assert (handed["producer"] == 0).sum() > judged.row["delivered"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("profile", ["kafka/transactional", "rabbitmq/stream", "rocketmq/sync-flush-all-ack"])
+def test_a_replay_is_complete_though_its_jobs_are_killed(tmp_path: Path, profile: str) -> None:
+    judged = run_cell(tmp_path, replay_cell(profile, "kill:transformers"))
+    assert judged.verdict is Verdict.KEPT, judged.reason
+    figures = ("replay_missing", "replay_doubled", "replay_reordered", "amount_lost", "amount_doubled", "totals_wrong")
+    assert [judged.row[name] for name in figures] == [0] * len(figures)
+    assert judged.row["catch_up_per_s"] > judged.row["catch_up_live_per_s"] > 0
+    assert judged.row["switch_gap_s"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("profile", ["rabbitmq/classic", "rabbitmq/quorum"])
+def test_a_queue_cannot_replay(tmp_path: Path, profile: str) -> None:
+    judged = run_cell(tmp_path, replay_cell(profile, "none"))
+    assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
+    assert judged.row["replay_missing"] > judged.row["acked"] / 2
+    assert judged.row["lost"] == 0
+
+
+def replay_cell(profile: str, fault: str) -> Cell:
+    workload = Workload(rate_per_s=500, transformers=2, consumers=0)
+    replay = Replay(history_s=8, history_per_s=2000, keys=10, window_s=2, output=Output.EXACTLY_ONCE)
+    return make_cell(profile, fault, workload=workload, replay=replay)
 
 
 def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from mqtest.report.csv_table import csv_text, parquet_bytes, rows_of
 from mqtest.report.junit import cases, junit_text
 from mqtest.report.markdown import markdown_text
 from mqtest.report.matrix import matrix_text
+from mqtest.report.replays import replays_text
 from mqtest.report.settings import settings_text
 from mqtest.report.summary import (
     Row,
@@ -739,3 +740,33 @@ def test_a_report_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MqtestError, match=r"results\.csv: "):
         render([run_dir], tmp_path / "file")
+
+
+# --- replays
+
+
+def replayed(cell_id: str, **columns: object) -> JudgedCell:
+    return judged(cell_id, {"replay": {"keys": 3}}, profile="kafka/acks-all", fault="none", **columns)
+
+
+def test_replays_have_a_section_with_a_row_a_profile_and_fault() -> None:
+    figures_of = {
+        "replay_missing": 0, "replay_doubled": 500, "replay_reordered": 0, "replay_differs": 0, "replay_gone": 0,
+        "amount_lost": 0, "amount_doubled": 2_500_050, "catch_up_s": 4.5, "catch_up_per_s": 21000.0,
+        "catch_up_live_per_s": 1000.0, "latency_ms_p99": 8.0, "replay_latency_ms_p99": 21.5, "switch_gap_s": 0.04,
+    }  # fmt: skip
+    other = figures_of | {"replay_doubled": 0, "amount_doubled": 0, "switch_gap_s": 0.08}
+    third = figures_of | {"replay_doubled": 0, "amount_doubled": 0}
+    text = replays_text([replayed("1", **figures_of), replayed("2", **other), replayed("3", **third)])
+    assert text.startswith("## Replay of history\n")
+    (line,) = [line for line in text.splitlines() if line.startswith("| none |")]
+    assert line == (
+        "| none | kafka/acks-all | kept | 0 | 0 (500) | 0 | 0 | 0 | 0 / 0 (25,000.50) | 4.50 | 21,000 / 1,000 "
+        "| 8.0 / 21.5 | 0.04 (0.08) |"
+    )
+
+
+def test_what_a_replay_did_not_measure_is_a_dash_and_other_cells_are_in_no_section() -> None:
+    (line,) = [line for line in replays_text([replayed("1")]).splitlines() if line.startswith("| none |")]
+    assert line == "| none | kafka/acks-all | kept |" + " – |" * 10
+    assert replays_text([judged("1")]) == ""
