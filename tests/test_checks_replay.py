@@ -260,7 +260,15 @@ def test_catching_up_and_the_switch(tmp_path: Path) -> None:
         "switch_s": 0.5,
         "switch_gap_s": 1.5,  # message 2 was shown at 19.2 by the old one: nothing is newer before message 3
         "switch_behind_s": 0.1,
+        "replay_at_fault": None,
     }
+
+
+def test_how_much_had_been_replayed_when_the_fault_came(tmp_path: Path) -> None:
+    handed = [*read(OLD, range(4)), *(Got(seq, actor=NEW, received_s=8.5 + seq) for seq in range(4))]
+    started = {**job("started", 8), "behind": 4}
+    folder = cell(tmp_path, handed=handed, events=[started], fault="kill:leader")  # injected at 10.1
+    assert told(switch, folder).numbers["replay_at_fault"] == 0.5
 
 
 def test_without_anything_fresh_after_the_switch_there_is_no_end_of_the_gap(tmp_path: Path) -> None:

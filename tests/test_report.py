@@ -766,6 +766,12 @@ def test_replays_have_a_section_with_a_row_a_profile_and_fault() -> None:
     )
 
 
+def test_the_answer_says_what_is_not_in_the_replay() -> None:
+    cell = replayed("1", lost=0, acked=20_000, replay_missing=19_000, audit_complete=True)
+    text = markdown_text(collected(replace(cell, verdict=Verdict.LOST_AS_DOCUMENTED)), "0")
+    assert "lost 0 of 20,000 acked, and up to 19,000 are not in the replay" in text
+
+
 def test_what_a_replay_did_not_measure_is_a_dash_and_other_cells_are_in_no_section() -> None:
     (line,) = [line for line in replays_text([replayed("1")]).splitlines() if line.startswith("| none |")]
     assert line == "| none | kafka/acks-all | kept |" + " – |" * 10

@@ -15,7 +15,8 @@ from mqtest.model import Finding, Kind, Outcome
 from mqtest.replayed import Jobs
 from mqtest.tables import slices
 
-_COLUMNS = ("catch_up_s", "catch_up_per_s", "catch_up_live_per_s", "switch_s", "switch_gap_s", "switch_behind_s")
+_COLUMNS = ("catch_up_s", "catch_up_per_s", "catch_up_live_per_s", "switch_s", "switch_gap_s", "switch_behind_s",
+            "replay_at_fault")  # fmt: skip
 
 
 def switch(history: History) -> Finding:
@@ -26,7 +27,8 @@ def switch(history: History) -> Finding:
     switch_s: from the switch until the old job had stopped. switch_gap_s: from the last output that readers saw of the
     old job before the switch to the first of the new job after it that is of a later message than any seen before: so
     long nobody saw anything fresh. `switch_behind_s`: how much older than the old job's the newest message was that the
-    new job had shown by the switch. None without a replay; a queue has nothing to catch up with.
+    new job had shown by the switch. `replay_at_fault`: which share of what there was at its start the new job had been
+    handed when the first fault was injected. None without a replay; a queue has nothing to catch up with.
     """
     numbers: dict[str, float | None] = dict.fromkeys(_COLUMNS)
     jobs = history.jobs
@@ -34,6 +36,7 @@ def switch(history: History) -> Finding:
         started, caught_up = _job(history, NEW, "started"), _job(history, NEW, "caught up")
         if started is not None and caught_up is not None and history.kind is Kind.LOG:
             numbers |= _catching_up(history, jobs, (started, caught_up))
+        numbers["replay_at_fault"] = _share(history, jobs)
         switched = next((e["t_ns"] for e in history.events if e["event"] == "switch"), None)
         stopped = _job(history, OLD, "stopped")
         if switched is not None:
@@ -49,14 +52,28 @@ def _job(history: History, job: int, step: str) -> int | None:
 
 def _catching_up(history: History, jobs: Jobs, window: tuple[int, int]) -> dict[str, float | None]:
     lasted_s = (window[1] - window[0]) / NS_PER_S
-    received = jobs.handed[NEW]["received_ns"] if NEW in jobs.handed else np.zeros(0, dtype=np.int64)
-    handed = sum(inside(received[rows], window) for rows in slices(len(received)))
+    handed = _handed(jobs, window)
     acked = sum(history.over_sends(lambda s: inside(s.settled_ns[s.outcome == Outcome.ACKED], window)))
     return {
         "catch_up_s": round(lasted_s, 3),
         "catch_up_per_s": round(handed / lasted_s, 1),
         "catch_up_live_per_s": round(acked / lasted_s, 1) if history.acknowledged else None,
     }
+
+
+def _handed(jobs: Jobs, window: tuple[int, int]) -> int:
+    """Inputs that the new job was handed in that time."""
+    if NEW not in jobs.handed:
+        return 0
+    received = jobs.handed[NEW]["received_ns"]
+    return sum(inside(received[rows], window) for rows in slices(len(received)))
+
+
+def _share(history: History, jobs: Jobs) -> float | None:
+    started = next((e for e in history.events if e["event"] == "job" and e.get("step") == "started"), None)
+    if started is None or not started.get("behind") or history.first_injected is None:
+        return None
+    return round(_handed(jobs, (0, history.first_injected)) / int(started["behind"]), 3)
 
 
 def _gap(history: History, jobs: Jobs, switched: int) -> dict[str, float | None]:

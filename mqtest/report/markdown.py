@@ -134,6 +134,8 @@ def _clause(group: Group) -> str:
         if worst:
             link = "of which up to" if key == "read_then_lost" else "and lost besides, up to"
             text += f", {link} {count(worst)} {words}"
+    if missing := max((measured(row, "replay_missing") or 0 for row in group.rows), default=0):
+        text += f", and up to {count(missing)} are not in the replay"
     reasons = [str(row["reason"]) for row in group.rows if verdict_of(row) is group.verdict and row.get("reason")]
     if group.verdict not in (Verdict.KEPT, Verdict.LOST_AS_DOCUMENTED) and reasons:
         text += f" ({plain(reasons[0])})"
