@@ -96,7 +96,7 @@ def judge(cell_dir: Path) -> Judgement:
         found=found,
         dead=_why(history, "dead"),
         failed=_why(history, "failed"),
-        incomplete=history.incomplete,
+        incomplete=history.incomplete or (history.jobs.unread if history.jobs else None),
         latency=bool(cell.get("latency")),
     )
     found |= {"audit_complete": history.incomplete is None, "fault_bit": facts.bit}

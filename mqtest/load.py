@@ -48,6 +48,7 @@ _FOLDERS = {
     Role.TRANSFORMER: "transforms",
     Role.READER: "shown",
 }
+_TAKEN = "everything consumed"
 _ALONE = Workload(consumers=1)
 """of a reader: it has the topic to itself"""
 _COUNTED_S = 5.0
@@ -180,7 +181,7 @@ class Load:
         self.workers.wait_done(Role.PRODUCER, phases.settle_s + 10.0)
         if self._workload.transformers:
             why = self._taken(cluster, Role.TRANSFORMER, [NEW] if self._replay else None)
-            self._journal.event("transformed", why=why)
+            self._journal.event("transformed", complete=why == _TAKEN, why=why)
             for role in (Role.TRANSFORMER, Role.READER):
                 self._end(role)
         if not self._workload.consumers:
@@ -205,7 +206,7 @@ class Load:
             )
         except WaitTimeout as error:
             return str(error)
-        return "everything consumed"
+        return _TAKEN
 
     def _end(self, role: Role, numbers: Sequence[int] | None = None) -> None:
         self.workers.stop(role, numbers)

@@ -16,7 +16,7 @@ import numpy as np
 from mqtest import ledger
 from mqtest.columns import Columns
 from mqtest.job_ledger import load_totals
-from mqtest.jobs import JOBS, OLD
+from mqtest.jobs import JOBS, NEW, OLD
 from mqtest.model import Flag
 from mqtest.pieces import Piece, take_apart
 from mqtest.tables import Bools, Ints, Messages, slices
@@ -41,9 +41,16 @@ class Jobs:
     audited: Tables
     """of the topic that jobs read, by the number of the reader"""
     incomplete: Mapping[int, str | None]
-    """why the audit of its output is not complete, or None"""
+    """why nothing can be said of what its output lacks, or None: the audit of it is not complete, or the new job had
+    not read everything when the time for that was over"""
     stopped: bool
     """whether the old job was stopped, after the switch"""
+
+    @property
+    def unread(self) -> str | None:
+        """Why the outputs cannot be judged whole, or None."""
+        names = {OLD: "the old job", NEW: "the new job"}
+        return next((f"{names[n]}: {why}" for n, why in self.incomplete.items() if why), None)
 
 
 def load_jobs(cell_dir: Path, cell: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Jobs:
@@ -54,6 +61,9 @@ def load_jobs(cell_dir: Path, cell: Mapping[str, Any], events: Sequence[Mapping[
         for name in ("transforms", "output", "shown", "audit")
     }
     ends = {n: [e for e in events if e["event"] == "output" and e.get("reader") == n] for n in range(JOBS)}
+    incomplete = {n: cut_off(found) for n, found in ends.items()}
+    late = [str(e.get("why")) for e in events if e["event"] == "transformed" and e.get("complete") is False]
+    incomplete[NEW] = incomplete[NEW] or (late[-1] if late else None)
     return Jobs(
         keys=int(said["keys"]),
         window_s=float(said["window_s"]),
@@ -62,7 +72,7 @@ def load_jobs(cell_dir: Path, cell: Mapping[str, Any], events: Sequence[Mapping[
         shown=tables["shown"],
         totals={n: load_totals(folder) for n, folder in ledger.folders(cell_dir, "totals").items()},
         audited=tables["audit"],
-        incomplete={n: cut_off(found) for n, found in ends.items()},
+        incomplete=incomplete,
         stopped=any(e["event"] == "job" and e.get("job") == OLD and e.get("step") == "stopped" for e in events),
     )
 

@@ -318,6 +318,25 @@ def test_the_verdict_of_a_replay(tmp_path: Path, promised: Output, new: Sequence
 
 
 @pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"output_readers": [True, False]}, "the new job: not complete"),
+        ({"output_readers": [False, True]}, "the old job: not complete"),
+        (
+            {"events": [{"t_ns": at(34), "event": "transformed", "complete": False, "why": "waited 60 s"}]},
+            "the new job: waited 60 s",
+        ),
+    ],
+)
+def test_a_result_that_is_not_whole_is_unknown_and_not_broken(
+    tmp_path: Path, more: Mapping[str, Any], why: str
+) -> None:
+    judged = judge(cell(tmp_path, promise={**PROMISE, "output": Output.AT_LEAST_ONCE}, **more))
+    assert (judged.verdict, judged.reason) == (Verdict.UNKNOWN, f"the audit is not complete: {why}")
+    assert judged.row["audit_complete"] is True, "that of the history is"
+
+
+@pytest.mark.parametrize(
     ("promised", "counted", "expected"),
     [
         (Output.EXACTLY_ONCE, [0, 1, 2, 3, 3], Verdict.BROKEN),
