@@ -107,7 +107,7 @@ def test_what_others_wrote_is_not_judged_and_the_first_interrupt_ends_the_load(
         looks.append(None)
         return len(looks) > 5
 
-    driver = memory.connect(find_profile("memory/log-safe"), theirs.nodes, 1)
+    driver = memory.connect(find_profile("memory/log-safe"), theirs.nodes, 1, "t")
     driver.create_places()
     with closing(Producing(driver)) as producer:
         for seq in range(5):

@@ -77,6 +77,7 @@ def test_every_shipped_profile_is_plain_about_what_it_survives() -> None:
         "async-flush-all-ack": all_ack,
         "sync-flush-all-ack": all_ack,
         "sync-flush-all-ack-min-3": all_ack,
+        "sync-flush-all-ack-by-time": all_ack,
         "static-master": {"kill:follower", "kill:leader", "kill:all"},
         "static-master-sync-flush": set(faults),
         "async-flush-native": none,

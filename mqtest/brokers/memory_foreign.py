@@ -22,7 +22,7 @@ def attach(asked: Asked) -> MemoryForeign:
 
 
 class MemoryForeign:
-    """See Foreign. It has one unnamed topic."""
+    """See Foreign."""
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
@@ -31,7 +31,7 @@ class MemoryForeign:
 
     def found(self) -> Mapping[int, Held] | None:
         """See Foreign."""
-        places = self._ask(memory_wire.Describe()).places
+        places = self._describe().places
         log = self._asked.profile.kind is Kind.LOG
         held = {p: Held(s.end - s.start if log else s.ready + s.unacked, s.end, 0) for p, s in enumerate(places)}
         return held or None
@@ -45,7 +45,7 @@ class MemoryForeign:
         """See Foreign."""
         if replicas not in (None, 1):
             raise SettingError(f"replicas = {replicas} did not take: the memory broker has one node")
-        self._ask(memory_wire.Create(self._asked.profile.kind, places))
+        self._ask(memory_wire.Create(self._asked.profile.kind, places, self._asked.topic))
         self._places = places
 
     def remove(self) -> None:
@@ -55,7 +55,7 @@ class MemoryForeign:
     def members(self) -> Members | None:
         """See Foreign."""
         try:
-            self._ask(memory_wire.Describe())
+            self._describe()
         except ClusterError:
             return Members((), None)
         return Members(("memory-1",), "memory-1")
@@ -66,11 +66,11 @@ class MemoryForeign:
 
     def version(self) -> str | None:
         """See Foreign."""
-        return self._ask(memory_wire.Describe()).version
+        return self._describe().version
 
     def effective(self) -> Mapping[str, str]:
         """See Foreign."""
-        return {f"broker.{key}": value for key, value in self._ask(memory_wire.Describe()).settings.items()}
+        return {f"broker.{key}": value for key, value in self._describe().settings.items()}
 
     def leader(self, place: int) -> str | None:
         """See Reachable."""
@@ -79,7 +79,7 @@ class MemoryForeign:
 
     def remaining(self, positions: Mapping[int, int]) -> int:
         """See Reachable."""
-        places = self._ask(memory_wire.Describe()).places
+        places = self._describe().places
         if self._asked.profile.kind is Kind.QUEUE:
             return sum(state.ready + state.unacked for state in places)
         begins = self._begins
@@ -95,6 +95,9 @@ class MemoryForeign:
 
     def close(self) -> None:
         """See Reachable: nothing is kept open."""
+
+    def _describe(self) -> memory_wire.Described:
+        return self._ask(memory_wire.Describe(self._asked.topic))
 
     def _ask(self, request: memory_wire.Describe | memory_wire.Create) -> memory_wire.Described:
         try:
