@@ -76,6 +76,7 @@ LADDER = {
     "acks-all-flush-1s": ("kill:all", True, True, False),
     "acks-all-fsync": ("kill:all", True, True, True),
     "transactional": ("kill:all", True, True, True),
+    "acks-all-short-retention": ("kill:all", True, True, False),
     "acks-1-wire": ("kill:follower", True, False, False),
     "acks-all-wire": ("kill:all", True, True, False),
     "acks-all-fsync-wire": ("kill:all", True, True, True),
