@@ -11,6 +11,7 @@ Rules (design, section 5):
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from mqtest.model import RUNNER, Kind, Outcome, Wiring
 from mqtest.workload.consumer import own, record, taking
 
 _POLL_S = 0.2
+_AGAIN_S = 0.05
 _SEND_S = 10.0
 """a fence that is not acknowledged after so long is sent again, as another message, by another client"""
 
@@ -49,6 +51,8 @@ class RunnerProducer:
             if now_ns() > deadline:
                 raise WaitTimeout(f"waited {timeout_s:g} s for {why} to be acknowledged in every place ({last})")
             last = self._try(replace(wiring, acknowledged=True), got, deadline)
+            if len(got) < wiring.places:
+                time.sleep(_AGAIN_S)  # a broker that is down refuses at once
         return got
 
     def close(self) -> None:

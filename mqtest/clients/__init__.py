@@ -193,6 +193,10 @@ CLIENTS: Mapping[str, str] = {
 NO_PIPELINES = ("kafka-wire", "rocketmq-client-python")
 """have no `open_transformer`"""
 
+FENCING = ("confluent",)
+"""a transformer that is opened ends what its predecessor of the same number had under way, and may then wait: it keeps
+its connections alive by itself. Of the others a job reads its state back before it opens one"""
+
 DIRECT = ("rocketmq-client-python",)
 """learn the brokers' addresses from the cluster, and go there whatever Wiring.via says"""
 

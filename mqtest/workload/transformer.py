@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mqtest import body
-from mqtest.clients import Transformer, client
+from mqtest.clients import FENCING, Transformer, client
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.errors import LedgerError, MqtestError
 from mqtest.ledger import ReceiptsWriter
@@ -114,17 +114,8 @@ class TransformerLoop:
             self._control.pause((self._reopen_at_ns - now) / NS_PER_S)
         self._reopen_at_ns = now_ns() + _REOPEN_NS
         epoch = self._epoch + 1
-        wiring, alone = replace(self._plan.wiring, resume=self._saved()), self._job is not None
         try:
-            opened = self._open_client(
-                wiring, self._plan.number, epoch, 1 if alone else self._plan.workload.transformers
-            )
-            if self._job is not None:
-                try:
-                    self._says(state="restored", outputs=self._job.restore())
-                except MqtestError:
-                    opened.close(0.5)
-                    raise
+            opened = self._opened(epoch)
         except LedgerError:
             raise
         except MqtestError as error:
@@ -136,6 +127,26 @@ class TransformerLoop:
         self._why_not = ""
         self._epoch = epoch
         self._says(state="opened", epoch=epoch)
+
+    def _opened(self, epoch: int) -> Transformer:
+        """A new client; of a job that has its state again. Raises MqtestError."""
+        wiring, job = replace(self._plan.wiring, resume=self._saved()), self._job
+        if job is None:
+            return self._open_client(wiring, self._plan.number, epoch, self._plan.workload.transformers)
+        fencing = wiring.client in FENCING
+        if not fencing:
+            self._restore(job)
+        opened = self._open_client(wiring, self._plan.number, epoch, 1)
+        if fencing:
+            try:
+                self._restore(job)
+            except MqtestError:
+                opened.close(0.5)
+                raise
+        return opened
+
+    def _restore(self, job: Job) -> None:
+        self._says(state="restored", outputs=job.restore())
 
     def _says(self, **what: object) -> None:
         self._control.event("client", transformer=self._plan.number, **what)
