@@ -179,14 +179,8 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
     folders = ledger.sends_folders(cell_dir)
     runner = ledger.load_sends(folders.pop(RUNNER)) if RUNNER in folders else None
     messages = Messages({n: ledger.load_sends(f) for n, f in folders.items()}, acknowledged=acknowledged)
-    consumed, audited, handed, written = (
-        {number: ledger.load_receipts(folder) for number, folder in named(cell_dir).items()}
-        for named in (ledger.receipts_folders, ledger.audit_folders, ledger.transforms_folders, ledger.output_folders)
-    )
     jobs = load_jobs(cell_dir, cell, events) if cell.get("replay") else None
-    if jobs is not None:
-        consumed = handed if kind is Kind.QUEUE else consumed
-        handed, written = ({n: t for n, t in side.items() if n == OLD} for side in (handed, written))
+    consumed, audited, handed, written = _sides(cell_dir, kind, jobs)
     sift = Sift(messages, kind)
     sift.read(RECEIVED, consumed, _counted_ns(events))
     strange = sift.read(AUDITED, audited)
@@ -234,6 +228,19 @@ def load(cell_dir: Path, *, closely: bool = False) -> History:
         jobs=jobs,
         pacing=pacing.load(cell_dir),
     )
+
+
+def _sides(cell_dir: Path, kind: Kind, jobs: Jobs | None) -> tuple[Tables, Tables, Tables, Tables]:
+    """What consumers received and the audit read; what transformers were handed and wrote, in a replay the old job's.
+    The jobs are the consumers of a queue."""
+    consumed, audited, handed, written = (
+        {number: ledger.load_receipts(folder) for number, folder in named(cell_dir).items()}
+        for named in (ledger.receipts_folders, ledger.audit_folders, ledger.transforms_folders, ledger.output_folders)
+    )
+    if jobs is None:
+        return consumed, audited, handed, written
+    old_handed, old_written = ({n: t for n, t in side.items() if n == OLD} for side in (handed, written))
+    return handed if kind is Kind.QUEUE else consumed, audited, old_handed, old_written
 
 
 def said_by_place(events: Sequence[Mapping[str, Any]], key: str) -> dict[int, int]:
