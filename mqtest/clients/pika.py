@@ -4,9 +4,7 @@ Rules:
 - Callbacks only note what came (pika_link.py says why); it is handed on in poll. Producers stand in pika_producer.py.
 - AMQP does not redirect: a client talks to the node that it chose, wherever the queue leads. Producers with epoch 0
   take the first address (the driver puts the leader of place 0 there), everybody else goes on round the list.
-- A stream is read from `first`. RabbitMQ leaves positions to the consumer, so ours are kept here, in the process: a
-  consumer with a later epoch goes on behind what its predecessor acknowledged. A process that comes back goes on where
-  Wiring.resume says, if it does.
+- A stream is read from `first`; a consumer with a later epoch goes on where stream_positions.py says.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from mqtest.clients.pika_deliveries import stream_offset, take_deliveries
 from mqtest.clients.pika_link import BUSY, GATHER_S, Link, connect, options, queue_name
 from mqtest.clients.pika_producer import PRODUCER, FramesProducer, PikaProducer
 from mqtest.clients.pipeline import Pipeline
+from mqtest.clients.stream_positions import Positions
 from mqtest.model import Delivery, Kind, Value, Wiring
 
 CONSUMER: Final[Mapping[str, Value]] = {"heartbeat": 5, "prefetch": 300, "auto_ack": False, "receiver": "plain"}
@@ -31,9 +30,6 @@ workload's consumers only, never of the audit. `receiver`: `plain` has pika deco
 deliveries out of what the socket gave, by the block where they are alike (pika_deliveries.py)"""
 READER_PREFETCH: Final = 2000
 """for the audit; quorum queues take no more"""
-
-_positions: dict[tuple[str, ...], int] = {}
-"""(addresses…, group, queue) -> next position of a stream that this process's consumer wants"""
 
 
 class PikaConsumer:
@@ -46,8 +42,7 @@ class PikaConsumer:
         self._places = {f"place-{place}": place for place in places}
         self._by_tag = {tag.encode(): place for tag, place in self._places.items()}
         self._frames = chosen["receiver"] == "frames"
-        self._saved = wiring.resume
-        self._keys = {place: _position_key(wiring, place) for place in places}
+        self._positions = Positions(wiring, places)
         self._arrived: list[Delivery | Block] = []
         self._first: dict[int, int] = {}
         self._tag = 0
@@ -107,7 +102,7 @@ class PikaConsumer:
             self._link.step(0)
         self._unacked = 0
         for place, offset in self._seen.items():
-            _positions[self._keys[place]] = offset + 1
+            self._positions.acknowledged(place, offset)
         self._seen.clear()
 
     def close(self, timeout_s: float) -> None:
@@ -154,9 +149,8 @@ class PikaConsumer:
     def _arguments(self, place: int) -> dict[str, Any] | None:
         if not self._stream:
             return None
-        if not self._resume:
-            return {"x-stream-offset": "first"}
-        return {"x-stream-offset": _positions.get(self._keys[place], self._saved.get(place, "first"))}
+        at = self._positions.next(place) if self._resume else None
+        return {"x-stream-offset": "first" if at is None else at}
 
     def _deliver(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         offset = int(properties.headers["x-stream-offset"]) if self._stream else method.delivery_tag
@@ -191,8 +185,7 @@ def open_consumer(wiring: Wiring, number: int, epoch: int, consumers: int) -> Pi
     if wiring.kind is Kind.LOG:
         places = places[number::consumers]
     if epoch == 0:
-        for place in places:
-            _positions.pop(_position_key(wiring, place), None)
+        Positions(wiring, places).forget()
     return PikaConsumer(wiring, places, number + epoch, 0, resume=True)
 
 
@@ -208,7 +201,3 @@ def open_reader(wiring: Wiring, places: Sequence[int]) -> PikaConsumer:
 
 def _last(item: Delivery | Block) -> int:
     return int(item.offsets[-1]) if isinstance(item, Block) else item.offset
-
-
-def _position_key(wiring: Wiring, place: int) -> tuple[str, ...]:
-    return (*sorted(wiring.addresses), wiring.group, queue_name(wiring, place))
