@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_LIBRARIES = ("confluent-kafka", "google-crc32c", "pika", "rocketmq-client-python")
+_LIBRARIES = ("confluent-kafka", "google-crc32c", "pika", "rocketmq-client-python", "rstream")
 
 
 def facts() -> dict[str, str | int | float]:

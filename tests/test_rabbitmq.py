@@ -89,6 +89,7 @@ def test_shipped_profiles_are_sound() -> None:
         "quorum-strict": set(FAULTS),
         "stream": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
         "stream-short-retention": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
+        "stream-rstream": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
     }
     assert {name for name, p in profiles.items() if not p.acknowledged} == {"classic-blind"}
 

@@ -26,7 +26,7 @@ from mqtest.clients import ClientError
 from mqtest.clients.pika_link import PASSWORD, USER, Link
 from mqtest.clock import now_ns, wait_until
 from mqtest.errors import ClusterError, SettingError, UsageError
-from mqtest.model import Node, Profile, Value, Wiring
+from mqtest.model import Kind, Node, Profile, Value, Wiring
 
 T = TypeVar("T")
 
@@ -73,6 +73,8 @@ _ENVIRONMENT: Final = (
 def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     """Variables for compose.yaml. Raises UsageError for a queue argument or advanced key that RabbitMQ would take and
     ignore; a key of the `broker` table that it does not know stops the boot (see boot_error)."""
+    if profile.client == "rstream" and not (profile.kind is Kind.LOG and profile.acknowledged):
+        raise UsageError(f"{profile.path}: the client rstream is for streams only, and always has acknowledgements")
     for argument in profile.settings.get("topic", {}):
         if argument not in ARGUMENTS:
             raise UsageError(f"{profile.path}: topic.{argument}: RabbitMQ has no such queue argument")

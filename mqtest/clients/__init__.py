@@ -186,6 +186,7 @@ CLIENTS: Mapping[str, str] = {
     "confluent": "mqtest.clients.confluent",
     "kafka-wire": "mqtest.clients.kafka_wire",
     "pika": "mqtest.clients.pika",
+    "rstream": "mqtest.clients.rstream",
     "rocketmq-wire": "mqtest.clients.rocketmq_wire",
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
 }
@@ -197,7 +198,7 @@ FENCING = ("confluent",)
 """a transformer that is opened ends what its predecessor of the same number had under way, and may then wait: it keeps
 its connections alive by itself. Of the others a job reads its state back before it opens one"""
 
-DIRECT = ("rocketmq-client-python",)
+DIRECT = ("rocketmq-client-python", "rstream")
 """learn the brokers' addresses from the cluster, and go there whatever Wiring.via says"""
 
 

@@ -1,8 +1,8 @@
 """Where consumers of RabbitMQ streams go on: in the process, as RabbitMQ leaves positions to the consumer.
 
-A consumer with a later epoch goes on behind what its predecessor acknowledged. RabbitMQ would store positions too, but
-in the stream itself, where they take offsets, and without an answer. A process that comes back goes on where
-Wiring.resume says, if it does.
+A consumer with a later epoch goes on behind what its predecessor acknowledged. (The stream protocol can store positions
+in the stream, but AMQP 0-9-1 cannot, and it gives no answer: nobody knows whether a position was stored.)
+A process that comes back goes on where Wiring.resume says, if it does.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ SUBJECTS = (
     Subject(profile="rabbitmq/classic", names_offsets=False),
     Subject(profile="rabbitmq/quorum", names_offsets=False),
     Subject(profile="rabbitmq/stream", names_offsets=False),
+    Subject(profile="rabbitmq/stream-rstream", names_offsets=False),
     Subject(profile="rocketmq/async-flush"),
     Subject(profile="rocketmq/sync-flush-all-ack"),
 )
