@@ -25,6 +25,8 @@ from tests.stream_server import NOBODY, StreamServer, stream_server
 Rows = list[tuple[int, Outcome, int, int]]
 A, U, R = Outcome.ACKED, Outcome.UNKNOWN, Outcome.REFUSED
 FIRST, OFFSET = 1, 4
+SLACK_S = 2.0
+"""more than a bound may take on a loaded machine"""
 
 
 def wiring(
@@ -163,7 +165,7 @@ def test_a_lost_connection_is_told_leaves_sends_open_and_is_the_last() -> None:
             producer.poll(0.05)
         began = time.monotonic()
         producer.close(1)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 1 + SLACK_S
         assert len(server.entered) == connections
     assert rows == [(0, A, -1, 0)]
 
@@ -180,6 +182,15 @@ def test_a_stream_that_has_another_leader_ends_the_client() -> None:
         producer.close(1)
 
 
+def test_why_the_server_closes_the_connection_is_told() -> None:
+    with stream_server() as server:
+        producer, _ = opened(wiring(server))
+        server.say(schema.Close(1, 14, "frame too large"))
+        producer.poll(1)
+        assert producer.failed == "the server closes: frame too large"
+        producer.close(1)
+
+
 def test_a_server_that_says_nothing_any_more_is_noticed_by_its_heartbeats() -> None:
     with stream_server() as server:
         producer, _ = opened(wiring(server, producer={"heartbeat": 1}))
@@ -189,10 +200,10 @@ def test_a_server_that_says_nothing_any_more_is_noticed_by_its_heartbeats() -> N
         assert producer.failed is None
         server.mute = True
         poll_until(producer, lambda: producer.failed)
-        assert "nothing heard for 2." in str(producer.failed)
+        assert "nothing heard for" in str(producer.failed)
         began = time.monotonic()
         producer.close(0.3)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 0.3 + SLACK_S
 
 
 def until(goes_on: threading.Event) -> Callable[[StreamServer, int], None]:
@@ -336,7 +347,7 @@ def test_opening_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             began = time.monotonic()
             with pytest.raises(ClientError, match=r"127\.0\.0\.1: waited .* for an open connection; 127\.0\.0\.2: "):
                 attempt()
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 1.5 + SLACK_S
 
 
 def test_why_a_client_cannot_be_opened_is_told() -> None:

@@ -132,8 +132,9 @@ class RstreamProducer:
             outcome = Outcome.UNKNOWN
         else:
             return
+        if not self._answers:
+            self._link.wake()
         self._answers.append((answer.message_id, outcome, place))
-        self._link.wake()
 
     def _settle_answers(self) -> None:
         answers, self._answers = self._answers, []
@@ -195,8 +196,9 @@ class RstreamConsumer:
             )
 
     def _take(self, link: Link, place: int, message: Any, context: rstream.MessageContext) -> None:
+        if not self._arrived:
+            link.wake()
         self._arrived.append((place, context.offset, message))
-        link.wake()
 
 
 def open_producer(wiring: Wiring, settle: Settle, number: int, epoch: int) -> RstreamProducer:

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from rstream import Consumer, OnClosedErrorInfo, Producer
 from rstream.client import Client
 from rstream.recovery import RecoveryStrategy
+from rstream.schema import Close
 
 from mqtest.clients import OPEN_TIMEOUT_S, ClientError
 from mqtest.clients.pika_link import PASSWORD, USER
@@ -64,7 +65,7 @@ class Link:
     def __init__(self) -> None:
         self.failed: str | None = None
         self.clients: Sequence[Client] = ()
-        """connections that must stay"""
+        """connections that must stay; see `watch`"""
         self._closed = False
         self._loop = _Loop()
         self._loop.set_exception_handler(self._raised)
@@ -104,6 +105,12 @@ class Link:
         task = self._loop.create_task(work)
         task.add_done_callback(self._spawned)
         return task
+
+    def watch(self, clients: Sequence[Client]) -> None:
+        """These connections must stay; why the server closes one is told by it alone."""
+        self.clients = clients
+        for client in clients:
+            client.add_handler(Close, lambda close: self.fail(f"the server closes: {close.reason}"), "mqtest")
 
     def fail(self, why: str) -> None:
         """Beyond use from now on; the first reason stays."""
@@ -194,7 +201,7 @@ def connect(
             failures.append(f"{host}: {error}")
             link.close(entity.close, 0.1)
             continue
-        link.clients = tuple(entity._clients.values())
+        link.watch(tuple(entity._clients.values()))
         return link, entity
     raise ClientError("; ".join(failures))
 
