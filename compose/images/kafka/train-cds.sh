@@ -1,5 +1,6 @@
 #!/bin/sh
-# Trains the class-data archives with one short-lived node: a format, a topic, a thousand messages, a clean stop.
+# Trains the class-data archives with one short-lived node: a format, a topic, a thousand messages, a clean stop. Keeps
+# what the format made, so that a node need not start a JVM for it.
 set -eu
 work=$(mktemp -d)
 # the build may share the host's network, so the ports are drawn, below the range that clients get theirs from
@@ -25,6 +26,9 @@ run() { # run ARCHIVE|- MAIN ARGUMENTS…
 }
 
 (run storage.jsa kafka.tools.StorageTool format -t MkU3OEVBNTcwNTJENDM2Qg -c "$work/server.properties")
+# What a format writes beside meta.properties: the feature levels of this version, the same for every node.
+mkdir -p /opt/kafka/formatted
+cp "$work/data/bootstrap.checkpoint" /opt/kafka/formatted/
 (run kafka.jsa kafka.Kafka "$work/server.properties") &
 node=$!
 
