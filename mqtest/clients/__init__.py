@@ -191,7 +191,7 @@ CLIENTS: Mapping[str, str] = {
     "rocketmq-client-python": "mqtest.clients.rocketmq_native",
 }
 
-NO_PIPELINES = ("kafka-wire", "rocketmq-client-python")
+NO_PIPELINES = ("kafka-wire", "rocketmq-client-python", "rstream")
 """have no `open_transformer`"""
 
 FENCING = ("confluent",)
