@@ -52,10 +52,6 @@ class PikaConsumer:
         self._busy = False
         self._unacked = 0
         """of the newest delivery that poll returned and nobody acknowledged; 0: none"""
-        self._owed = 0
-        """of the newest delivery that is acknowledged by our side"""
-        self._acked = 0
-        """of the newest that the broker was told of"""
         self._seen: dict[int, int] = {}
         self._queues = {place: queue_name(wiring, place) for place in places}
         self._prefetch = prefetch or int(chosen["prefetch"])
@@ -89,8 +85,6 @@ class PikaConsumer:
         if self._busy and timeout_s >= GATHER_S:
             time.sleep(GATHER_S)
         self._link.step(0)
-        if not self._arrived:
-            self._acknowledge(1)
         while not self._arrived and self.failed is None and (left := end - time.monotonic()) > 0:
             self._link.step(left)
         arrived, self._arrived = self._arrived, []
@@ -103,23 +97,16 @@ class PikaConsumer:
 
     def ack(self) -> None:
         """See Consumer."""
-        self._owed, self._unacked = self._unacked or self._owed, 0
-        self._acknowledge(self._prefetch // 3 if self._busy else 1)
+        if self._unacked and self.failed is None and not self._auto_ack:
+            self._link.channel.basic_ack(self._unacked, multiple=True)
+            self._link.step(0)
+        self._unacked = 0
         for place, offset in self._seen.items():
             self._positions.acknowledged(place, offset)
         self._seen.clear()
 
-    def _acknowledge(self, least: int) -> None:
-        """Tell the broker, if it is owed so many acknowledgements: each makes it look for more to send. Where messages
-        come thick, by frames, they leave by the third of what may be open, or when nothing comes any more."""
-        if self._owed - self._acked >= least and self.failed is None and not self._auto_ack:
-            self._link.channel.basic_ack(self._owed, multiple=True)
-            self._link.step(0)
-            self._acked = self._owed
-
     def close(self, timeout_s: float) -> None:
         """See Consumer. With auto_ack what is under way is waited for and left in `late`: nobody gets it again."""
-        self._acknowledge(1)
         if self._auto_ack:
             self._await_late(timeout_s)
         self._link.close(timeout_s)
