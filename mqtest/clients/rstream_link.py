@@ -53,7 +53,7 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self.transports: list[asyncio.Transport] = []
 
-    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
         transport, protocol = await super().create_connection(*args, **kwargs)
         self.transports.append(transport)
         return transport, protocol
