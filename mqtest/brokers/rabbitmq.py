@@ -75,9 +75,8 @@ def environment(profile: Profile, nodes: int) -> Mapping[str, str]:
     ignore; a key of the `broker` table that it does not know stops the boot (see boot_error)."""
     if profile.client == "rstream" and not (profile.kind is Kind.LOG and profile.acknowledged):
         raise UsageError(f"{profile.path}: the client rstream is for streams only, and always has acknowledgements")
-    for argument in profile.settings.get("topic", {}):
-        if argument not in ARGUMENTS:
-            raise UsageError(f"{profile.path}: topic.{argument}: RabbitMQ has no such queue argument")
+    for argument in (one for one in profile.settings.get("topic", {}) if one not in ARGUMENTS):
+        raise UsageError(f"{profile.path}: topic.{argument}: RabbitMQ has no such queue argument")
     advanced, allowed = profile.settings.get("advanced", {}), ", ".join(ADVANCED)
     for key in advanced:
         if key not in ADVANCED:
