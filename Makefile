@@ -18,7 +18,7 @@ venv:
 demo: setup ## set-up, then six cells on real brokers: who loses acknowledged messages when the power goes
 	$(BIN)/mqtest run scenarios/first-look.toml
 
-check: venv ## lint, types and the tests that need no Docker engine: two minutes
+check: venv ## lint, types and the tests that need no Docker engine: four minutes
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
 	$(BIN)/pytest -q -m "not docker and not ray" -n 4 --dist worksteal

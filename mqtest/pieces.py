@@ -38,6 +38,10 @@ class Piece:
             return slice(start + self.seq.start, start + self.seq.stop, self.seq.step)
         return start + self.seq
 
+    def message_numbers(self, of: Messages) -> Ints:
+        """The same as an array."""
+        return int(of.starts[self.producer]) + self.numbers()
+
     def numbers(self) -> Ints:
         """The sequence of each row."""
         return np.arange(self.seq.start, self.seq.stop, self.seq.step) if isinstance(self.seq, slice) else self.seq

@@ -90,8 +90,7 @@ def times_there(messages: Messages, tables: Iterable[Columns], *, is_log: bool) 
     found: Ints = np.zeros(len(messages), dtype=np.int32)
     for table in tables:
         for piece, mine in _once(messages, table) if is_log else _unflagged(messages, table):
-            ids = piece.messages(messages)
-            numbers = np.arange(ids.start, ids.stop, ids.step) if isinstance(ids, slice) else ids
+            numbers = piece.message_numbers(messages)
             if piece.rising:  # and so none of them stands there twice
                 found[numbers[mine]] += 1
             else:
@@ -114,14 +113,6 @@ def reach(table: Columns | None) -> dict[int, int]:
         for number in np.unique(place).tolist():
             found[number] = max(found.get(number, -1), int(offset[place == number].max()))
     return found
-
-
-def limits(places: Ints, of: Mapping[int, int]) -> Ints:
-    """The number that each place has; -1 where it has none."""
-    last: Ints = np.full(len(places), -1, dtype=np.int64)
-    for place, limit in of.items():
-        last[places == place] = limit
-    return last
 
 
 def _once(messages: Messages, table: Columns) -> Iterator[tuple[Piece, Bools]]:

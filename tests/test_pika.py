@@ -13,12 +13,13 @@ from pika import spec
 from mqtest.bodies import encode_many
 from mqtest.body import encode
 from mqtest.clients import BlockProducer, ClientError
-from mqtest.clients.pika import PikaConsumer, open_consumer, open_producer, open_reader
+from mqtest.clients.pika import open_consumer, open_producer, open_reader
 from mqtest.clients.pika_link import Link
 from mqtest.clients.pika_producer import PikaProducer
 from mqtest.clock import wait_until
 from mqtest.model import Delivery, Kind, Outcome, Value, Wiring
 from tests.amqp_server import AmqpServer, amqp_server
+from tests.polling import poll_until, take
 
 Rows = list[tuple[int, Outcome, int, int]]
 
@@ -52,14 +53,6 @@ def body(seq: int, size: int = 64) -> bytes:
 def opened(given: Wiring) -> tuple[PikaProducer, Rows]:
     rows: Rows = []
     return open_producer(given, lambda *row: rows.append(row), 0, 0), rows
-
-
-def poll_until(producer: PikaProducer, condition: Callable[[], object]) -> None:
-    def met() -> object:
-        producer.poll(0.02)
-        return condition()
-
-    wait_until(met, 5, "the answers", poll_s=0)
 
 
 def answers(*script: tuple[int, Callable[[AmqpServer], None]]) -> Callable[[AmqpServer, int], None]:
@@ -279,17 +272,6 @@ def test_unknown_setting_is_named() -> None:
 def receiver(request: pytest.FixtureRequest) -> str:
     """How deliveries are read."""
     return str(request.param)
-
-
-def take(consumer: PikaConsumer, count: int) -> list[Delivery]:
-    found: list[Delivery] = []
-
-    def enough() -> bool:
-        found.extend(consumer.poll(0.05))
-        return len(found) >= count
-
-    wait_until(enough, 5, f"{count} deliveries", poll_s=0)
-    return found
 
 
 def test_queue_consumer_acknowledges_what_poll_returned_and_no_more(receiver: str) -> None:

@@ -20,6 +20,7 @@ from mqtest.errors import UsageError
 from mqtest.model import Delivery, Kind, Outcome, Value, Wiring
 from mqtest.profile import find_profile
 from tests.amqp_server import amqp_server
+from tests.polling import poll_until, take
 from tests.stream_server import NOBODY, StreamServer, stream_server
 
 Rows = list[tuple[int, Outcome, int, int]]
@@ -56,25 +57,6 @@ def body(seq: int, size: int = 64) -> bytes:
 def opened(given: Wiring) -> tuple[RstreamProducer, Rows]:
     rows: Rows = []
     return open_producer(given, lambda *row: rows.append(row), 0, 0), rows
-
-
-def poll_until(producer: RstreamProducer, condition: Callable[[], object]) -> None:
-    def met() -> object:
-        producer.poll(0.02)
-        return condition()
-
-    wait_until(met, 5, "the answers", poll_s=0)
-
-
-def read(consumer: rstream.RstreamConsumer, count: int) -> list[Delivery]:
-    found: list[Delivery] = []
-
-    def enough() -> bool:
-        found.extend(consumer.poll(0.05))
-        return len(found) >= count
-
-    wait_until(enough, 5, f"{count} messages", poll_s=0)
-    return found
 
 
 def after(published: int, *acts: Callable[[StreamServer], None]) -> Callable[[StreamServer, int], None]:
@@ -215,16 +197,22 @@ def until(goes_on: threading.Event) -> Callable[[StreamServer, int], None]:
     return wait
 
 
+def fill(producer: RstreamProducer) -> int:
+    """Send until it is blocked; returns how many."""
+    seq = 0
+    while not producer.blocked and seq < 2000:
+        assert producer.send(seq, 0, body(seq, 65_536))
+        producer.poll(0)
+        seq += 1
+    assert producer.blocked
+    return seq
+
+
 def test_what_the_socket_does_not_take_blocks_and_goes_out_later() -> None:
     goes_on = threading.Event()
     with stream_server(until(goes_on)) as server:
         producer, _ = opened(wiring(server))
-        seq = 0
-        while not producer.blocked and seq < 2000:
-            assert producer.send(seq, 0, body(seq, 65_536))
-            producer.poll(0)
-            seq += 1
-        assert producer.blocked
+        seq = fill(producer)
         assert not producer.send(seq, 0, body(seq))
         goes_on.set()
         poll_until(producer, lambda: len(server.published) == seq)
@@ -237,12 +225,7 @@ def test_what_waits_when_the_connection_goes_is_not_sent_over_another() -> None:
     goes_on = threading.Event()
     with stream_server(until(goes_on)) as server:
         producer, rows = opened(wiring(server))
-        seq = 0
-        while not producer.blocked and seq < 2000:
-            assert producer.send(seq, 0, body(seq, 65_536))
-            producer.poll(0)
-            seq += 1
-        assert producer.blocked
+        fill(producer)
         connections = len(server.entered)
         server.drop()
         goes_on.set()
@@ -275,7 +258,7 @@ def test_a_chunk_gives_its_messages_with_their_offsets() -> None:
         consumer = open_consumer(wiring(server, places=2, consumer={"initial_credit": 4}), 0, 0, 1)
         server.deliver(7, messages[:3])
         server.deliver(0, messages[3:], subscription=1)
-        found = read(consumer, 4)
+        found = take(consumer, 4)
         wait_until(lambda: len(server.credits) == 2, 5, "credit for both chunks")
         consumer.close(1)
     assert found == [Delivery(0, 7 + at, body(at, 64 + 100 * at), False) for at in range(3)] + [
@@ -290,7 +273,7 @@ def test_messages_that_come_before_the_answer_to_a_subscription_are_kept() -> No
     with stream_server() as server:
         server.at_once = [rstream_messages.encode(body(0))]
         consumer = open_consumer(wiring(server), 0, 0, 1)
-        assert read(consumer, 1) == [Delivery(0, 0, body(0), False)]
+        assert take(consumer, 1) == [Delivery(0, 0, body(0), False)]
         consumer.close(1)
 
 
@@ -300,14 +283,14 @@ def test_a_later_epoch_goes_on_behind_what_was_acknowledged() -> None:
         given = wiring(server)
         first = open_consumer(given, 0, 0, 1)
         server.deliver(0, messages[:4])
-        read(first, 4)
+        take(first, 4)
         first.ack()
         server.deliver(4, messages[4:])
-        read(first, 2)
+        take(first, 2)
         first.close(1)
         second = open_consumer(given, 0, 1, 1)
         server.deliver(2, messages[2:])
-        assert [d.offset for d in read(second, 2)] == [4, 5]
+        assert [d.offset for d in take(second, 2)] == [4, 5]
         second.close(1)
         open_consumer(given, 0, 0, 1).close(1)
     assert [row[2:4] for row in server.subscribed] == [(FIRST, None), (OFFSET, 4), (FIRST, None)]

@@ -146,11 +146,12 @@ def cpu_s(pid: int) -> float | None:
 
 @contextmanager
 def sampling_nodes(cluster: Cluster) -> Iterator[Sequence[CpuSample]]:
-    """CPU of all nodes together, sampled while the block runs. (The clocks of all begin anew only with a restart.)"""
+    """CPU of all nodes together, sampled while the block runs. A sample that not every node has a part in is left out:
+    what lies between others is interpolated."""
     taken: list[CpuSample] = []
 
     def take() -> None:
-        with suppress(MqtestError):  # a sample that is missing is interpolated
+        with suppress(MqtestError, KeyError):  # of usage(): a container that has just ended says no `cpu_s`
             taken.append(CpuSample(now_ns(), sum(figures["cpu_s"] for figures in cluster.usage().values())))
 
     with _every(_NODES_SAMPLE_S, take):

@@ -161,22 +161,7 @@ def csv_text(compared: Sequence[Compared]) -> str:
     """bench.csv: a line for each run and work, then one for each row and work with the medians."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        (
-            "row",
-            "work",
-            "side",
-            "run",
-            "messages",
-            "seconds",
-            "rate_per_s",
-            "cpu_us",
-            "nodes_us",
-            "ratio",
-            "wanted",
-            "why_not",
-        )
-    )
+    writer.writerow(_COLUMNS)
     for one in compared:
         name = one.row.name
         for run in one.runs:

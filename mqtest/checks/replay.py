@@ -131,9 +131,8 @@ def _gone(history: History, jobs: Jobs) -> Ints:
         had[piece.messages(messages)] = True
     last, found = reach(jobs.handed[NEW]), []
     for piece in pieces(messages, jobs.handed[OLD]):
-        ids = piece.messages(messages)
+        ids = piece.message_numbers(messages)
         passed = ~had[ids] & (jobs.handed[OLD]["offset"][piece.rows] < last.get(piece.place, -1))
         if passed.any():
-            numbers = np.arange(ids.start, ids.stop, ids.step) if isinstance(ids, slice) else ids
-            found.append(numbers[passed])
+            found.append(ids[passed])
     return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found]))
