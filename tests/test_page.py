@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from itertools import combinations
@@ -515,13 +516,42 @@ def test_a_run_with_ledgers_has_no_word_of_missing_ones(tmp_path: Path) -> None:
     assert "only results.csv is left" not in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_table_is_not_merged_with_ledgers_and_has_to_be_one_of_ours(tmp_path: Path) -> None:
+def test_a_table_and_a_run_with_ledgers_are_one_report(tmp_path: Path) -> None:
+    """Of the cell of the table stands what its row says, settings and host too; it is written again as it was."""
     run_dir = make_run(tmp_path, "r")
     make_cell(run_dir, "001")
-    with pytest.raises(UsageError, match="cannot be merged"):
-        render([bare(tmp_path / "old", *TABLE), run_dir], tmp_path / "out")
+    render([run_dir], run_dir)
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in ("results.csv", "run.json"):
+        (old / name).write_text((run_dir / name).read_text(encoding="utf-8").replace("001", "002"), encoding="utf-8")
+    out = tmp_path / "out"
+    for _again in range(2):
+        report = render([old, run_dir], out)
+    assert [path.name for path in report.files] == [
+        "results.csv", "results.parquet", "report.md", "report.html", "matrix.svg",
+    ]  # fmt: skip
+    header, first, second = (out / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert [header, first] == (run_dir / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert second == (old / "results.csv").read_text(encoding="utf-8").splitlines()[1]
+    found = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert found.all("p", class_="note")[0].startswith("Of some of these cells only results.csv is left.")
+    alone = (run_dir / "report.md").read_text(encoding="utf-8")
+    both = (out / "report.md").read_text(encoding="utf-8")
+    for said in ("acks", "versions", "host"):
+        lines = [line for line in alone.splitlines() if said in line]
+        assert [line for line in lines if line not in both.splitlines()] == [], "said once, as of one cell"
+
+
+def test_a_table_has_to_be_one_of_ours(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"results\.csv, line 2: not as many fields as columns"):
         render([bare(tmp_path / "other", "a,b,c")], tmp_path / "out")
+
+
+def test_what_a_table_lacks_of_its_plan_did_not_finish(tmp_path: Path) -> None:
+    folder = bare(tmp_path / "old", *TABLE)
+    (folder / "run.json").write_text(json.dumps({"run": "x", "planned": ["001", "002", "003", "004"]}), "utf-8")
+    assert render([folder], tmp_path / "out").unfinished == ("004",)
 
 
 def test_the_reference_run_can_be_drawn() -> None:

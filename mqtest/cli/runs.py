@@ -135,7 +135,7 @@ def report_command(folders: tuple[Path, ...], out: Path | None) -> int:
     """Judge the cells of DIR... again and write results.csv, results.parquet, report.md, report.html with its
     pictures, and junit.xml; several DIR are merged.
 
-    Of a DIR that has no more than a results.csv, the page and the pictures are drawn from that alone.
+    Of a DIR that has a results.csv and no cells, that stands for them, and is not written over.
 
     \b
     Examples:

@@ -15,11 +15,10 @@ from rich.table import Table
 
 from mqtest import __version__
 from mqtest.report import terminal
-from mqtest.report.bare import collect_bare
+from mqtest.report.bare import gather
 from mqtest.report.collect import (
     Collected,
     cell_folders,
-    collect,
     differences,
     judge_cell,
     lost_hosts,
@@ -69,30 +68,28 @@ class CheckReport:
 def render(run_dirs: Sequence[Path], out_dir: Path) -> RunReport:
     """Judge every finished cell of these runs (shards of one scenario, or one run), store each verdict and its
     latencies beside its cell, and write results.csv, results.parquet, report.md, report.html, matrix.svg, frontier.svg
-    (where there is a frontier) and junit.xml into `out_dir`. Of runs of which only results.csv is left: the page and
-    the pictures alone.
+    (where there is a frontier) and junit.xml into `out_dir`. Of a run of which only results.csv is left, what that says
+    is taken as it stands (bare.py), and it is not written over; no junit.xml then, which tells what was promised.
 
     Raises UsageError for a folder that is no run, MqtestError where a file cannot be written.
     """
-    bare = any(is_bare(path) for path in run_dirs)
-    collected = collect_bare(run_dirs) if bare else collect(run_dirs)
+    collected = gather(run_dirs)
     title = _title(collected)
     pictures = stills(collected)
-    contents: dict[str, str | bytes]
-    if bare:
-        contents = {"report.html": page(collected, {}, __version__), **pictures}
-    else:
-        for cell in collected.cells:
-            store_verdict(cell)
-        curves = {cell.folder: measure(cell) for cell in collected.cells}
+    judged = [cell for cell in collected.cells if cell.ledger]
+    for cell in judged:
+        store_verdict(cell)
+    contents: dict[str, str | bytes] = {}
+    if out_dir.resolve() not in {path.resolve() for path in run_dirs if is_bare(path)}:
         contents = {
             TABLE: csv_text(collected.cells),
             "results.parquet": parquet_bytes(collected.cells),
             "report.md": markdown_text(collected, __version__, tuple(pictures)),
-            "report.html": page(collected, curves, __version__),
-            **pictures,
-            "junit.xml": junit_text(title, collected),
         }
+    curves = {cell.folder: measure(cell) for cell in judged}
+    contents |= {"report.html": page(collected, curves, __version__), **pictures}
+    if len(judged) == len(collected.cells):
+        contents["junit.xml"] = junit_text(title, collected)
     for name, content in contents.items():
         write(out_dir / name, content)
     all_groups = groups(collected.rows)

@@ -30,9 +30,10 @@ from mqtest.errors import UsageError
 from mqtest.fault_log import NO_FAULT
 from mqtest.model import Verdict
 from mqtest.only import meant
-from mqtest.report.collect import JudgedCell, collect
+from mqtest.report.bare import gather
+from mqtest.report.collect import JudgedCell
 from mqtest.report.compare_figures import moves, texts
-from mqtest.report.csv_table import TABLE, csv_text, is_bare, read_table, rows_of
+from mqtest.report.csv_table import csv_text, read_table, rows_of
 from mqtest.report.summary import (
     PROVE_NOTHING,
     WORST_FIRST,
@@ -98,7 +99,7 @@ class Side:
     rows: tuple[Row, ...]
     """as results.csv has them"""
     cells: tuple[JudgedCell, ...] = ()
-    """one for each row; none where only a results.csv is left"""
+    """one for each row; none of a results.csv by its own name"""
     runs: tuple[Mapping[str, Any], ...] = ()
     unfinished: tuple[str, ...] = ()
 
@@ -133,13 +134,12 @@ class Comparison:
 
 
 def read(paths: Sequence[Path]) -> Side:
-    """A results.csv, a folder that holds one and no run, or the folders of a run (shards are taken together), whose
-    cells are judged anew. Raises UsageError."""
+    """A results.csv, or the folders of a run (shards are taken together), whose cells are judged anew where their
+    ledgers are there. Raises UsageError."""
     name = " ".join(map(str, paths))
-    if len(paths) == 1 and (paths[0].is_file() or is_bare(paths[0])):
-        table = paths[0] if paths[0].is_file() else paths[0] / TABLE
-        return Side(name=name, rows=tuple(read_table(table)))
-    found = collect(paths)
+    if len(paths) == 1 and paths[0].is_file():
+        return Side(name=name, rows=tuple(read_table(paths[0])))
+    found = gather(paths)
     return Side(
         name=name,
         rows=tuple(rows_of(csv_text(found.cells), name)),  # what a file of it would say

@@ -22,7 +22,7 @@ from typing import Any
 from mqtest.errors import UsageError
 from mqtest.judge import COLUMNS
 from mqtest.model import Verdict
-from mqtest.report.collect import RUN, JudgedCell
+from mqtest.report.collect import JudgedCell
 
 TABLE = "results.csv"
 _FACTS = (
@@ -80,8 +80,22 @@ def parquet_bytes(cells: Sequence[JudgedCell]) -> bytes:
 
 
 def is_bare(path: Path) -> bool:
-    """Whether the folder has a table and neither a run nor cells."""
-    return (path / TABLE).is_file() and not (path / RUN).is_file() and not (path / "cells").is_dir()
+    """Whether the folder has a table and no cells."""
+    return (path / TABLE).is_file() and not (path / "cells").is_dir()
+
+
+def facts_of(row: Mapping[str, object]) -> dict[str, Any]:
+    """What a row says that the cell was run with, by table as in cell.json; every value as the table's text."""
+    facts: dict[str, Any] = {}
+    for column, value in row.items():
+        table, _, key = column.partition(".")
+        if value is None or table not in _FACTS:
+            continue
+        into, parts = facts, [table, *_keys(table, key)]
+        for part in parts[:-1]:
+            into = into.setdefault(part, {})
+        into[parts[-1]] = value
+    return facts
 
 
 def read_table(path: Path) -> list[dict[str, object]]:
@@ -172,6 +186,15 @@ def _flatten(name: str, value: object, into: dict[str, object]) -> None:
             _flatten(f"{name}.{key}", inner, into)
     else:
         into[name] = value
+
+
+def _keys(table: str, key: str) -> list[str]:
+    """The keys that `_flatten` joined: settings are by file, and the names of both kinds of settings have dots."""
+    if not key:
+        return []
+    if table == "effective":
+        return [key]
+    return key.split(".", 1) if table == "settings" else key.split(".")
 
 
 def _field(value: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mqtest.report.blocks import bullets
 from mqtest.report.collect import JudgedCell
-from mqtest.report.summary import count, measured, millis, profile_of
+from mqtest.report.summary import measured, millis, profile_of
 
 _NOTE = (
     "CPU is that of all containers of a cluster, and of our own load; bytes, writes and flushes are those that reached "
@@ -51,7 +51,7 @@ def _line(profile: str, cells: Sequence[JudgedCell]) -> str:
     ]
     p50, p99 = middle("fsync_ms_p50"), middle("fsync_ms_p99")
     parts = [
-        f"{' and '.join(busy)}{f' of {count(cores)}' if cores else ''} cores" if busy else "",
+        f"{' and '.join(busy)}{f' of {cores}' if cores else ''} cores" if busy else "",
         f"per message {', '.join(message)}" if message else "",
         "" if p50 is None or p99 is None else f"fsync p50 {millis(p50)}, p99 {millis(p99)} ms",
     ]

@@ -120,7 +120,8 @@ def _text(number: int, surprise: Surprise) -> str:
     cell = surprise.cell
     if cell is not None:
         promise = cell.facts.get("promise") or {}
-        facts = [f"cell `{cell.id}`, its ledger is beside this report"]
+        where = "its ledger is beside this report" if cell.ledger else "of which only this row is left"
+        facts = [f"cell `{cell.id}`, {where}"]
         if promise.get("source"):
             facts.append(f"the promise rests on: {promise['source']}")
         for finding in _behind(cell):
