@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -20,7 +21,7 @@ from mqtest.body import encode
 from mqtest.clock import wait_until
 from mqtest.errors import ClusterError
 from mqtest.model import Consume, Kind, Wiring, Workload
-from mqtest.workload import Role, WorkerPlan
+from mqtest.workload import Role, WorkerPlan, priority
 from mqtest.workload.__main__ import log_handler
 from mqtest.workload.processes import Workers
 from mqtest.workload.producer import retimed
@@ -81,6 +82,31 @@ def test_a_producer_that_is_killed_comes_back_and_goes_on_after_its_last_row(tmp
     assert (sends["settled_ns"][:rows] == 0).sum() == evidence["open_sends"]["producer 0"]
     assert (sends["settled_ns"][rows:] != 0).all()
     assert [e["epoch"] for e in events if e.get("state") == "opened"] == [0, 1]
+
+
+def test_a_producer_of_an_open_loop_comes_first_and_that_of_a_closed_loop_does_not(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    with running(tmp_path, profile({})) as rig:
+        group = Workers("test", events.append)
+        try:
+            closed = plan(rig, tmp_path, Role.PRODUCER, 1, replace(LOAD, rate_per_s=None))
+            group.start([plan(rig, tmp_path, Role.PRODUCER), closed])
+            first, second = (os.getpriority(os.PRIO_PROCESS, pid) for pid in group.pids(Role.PRODUCER))
+        finally:
+            group.close()
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert second == ours
+    assert first == (priority.NICE if os.geteuid() == 0 else ours)
+    assert [(e["producer"], e["nice"]) for e in events if e["event"] == "priority"] == [(0, first)]
+
+
+def test_where_no_process_may_come_first_the_load_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_which: int, _who: int, _nice: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refused)
+    monkeypatch.setattr(os, "setsid", lambda: pytest.fail("a session of its own, for nothing"))
+    assert priority.come_first() == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def test_a_consumer_that_is_killed_comes_back_and_goes_on(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from mqtest.credentials import Credentials
 from mqtest.errors import MqtestError
 from mqtest.model import Value
-from mqtest.workload import Role, WorkerPlan
+from mqtest.workload import Role, WorkerPlan, priority
 from mqtest.workload.consumer import ConsumerLoop
 from mqtest.workload.control import Control
 from mqtest.workload.producer import ProducerLoop
@@ -38,6 +38,8 @@ def main() -> int:
     plan = msgspec.json.decode(sys.stdin.readline(), type=WorkerPlan)
     logging.basicConfig(level=logging.WARNING, handlers=[log_handler(Path(plan.log), plan.wiring.access)])
     control = Control()
+    if plan.role is Role.PRODUCER and plan.workload.rate_per_s is not None:
+        control.event("priority", producer=plan.number, nice=priority.come_first())
     control.listen()
     loop = _LOOPS[plan.role](plan, control)
     gc.freeze()
