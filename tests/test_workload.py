@@ -96,8 +96,18 @@ def test_a_producer_of_an_open_loop_comes_first_and_that_of_a_closed_loop_does_n
             group.close()
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert second == ours
-    assert first == (priority.NICE if os.geteuid() == 0 else ours)
+    free = os.geteuid() == 0 and ours == 0 and os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert first == (priority.NICE if free else ours)
     assert [(e["producer"], e["nice"]) for e in events if e["event"] == "priority"] == [(0, first)]
+
+
+def test_a_run_that_was_given_a_priority_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "setpriority", lambda *_: pytest.fail("another one"))
+    monkeypatch.setattr(os, "getpriority", lambda *_: 5)
+    assert priority.come_first() == 5
+    monkeypatch.setattr(os, "getpriority", lambda *_: 0)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: os.SCHED_IDLE)
+    assert priority.come_first() == 0
 
 
 def test_where_no_process_may_come_first_the_load_goes_on_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +115,7 @@ def test_where_no_process_may_come_first_the_load_goes_on_as_it_is(monkeypatch: 
         raise PermissionError
 
     monkeypatch.setattr(os, "setpriority", refused)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: os.SCHED_OTHER)
     monkeypatch.setattr(os, "setsid", lambda: pytest.fail("a session of its own, for nothing"))
     assert priority.come_first() == os.getpriority(os.PRIO_PROCESS, 0)
 
