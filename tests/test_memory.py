@@ -22,7 +22,7 @@ from mqtest.clients import ClientError, memory_wire
 from mqtest.clients.memory import open_consumer, open_producer, open_reader
 from mqtest.clock import now_ns, wait_until
 from mqtest.cluster.memory import MemoryCluster
-from mqtest.errors import ClusterError, SettingError, UsageError
+from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
 from mqtest.model import Kind, Outcome, Value
 from mqtest.scenario import load, locate
 from tests.memory_rig import NODE, Producing, gather, profile, running, seqs
@@ -319,6 +319,38 @@ def test_paused_broker_neither_answers_nor_takes_without_end(tmp_path: Path) -> 
         rig.cluster.unpause(NODE)
         producer.await_settled(taken)
         assert producer.inner.failed is None
+
+
+HALF_STOPPED = """
+import os, threading
+threading.Thread(target=os.posix_spawn, args=("/bin/true", ["true"], {}), kwargs={
+    "file_actions": [(os.POSIX_SPAWN_OPEN, 0, os.environ["FIFO"], os.O_RDONLY, 0)]
+}).start()
+"""
+"""its second thread cannot stop before its child runs, and that opens a pipe which nobody writes to"""
+
+
+def test_a_pause_holds_only_once_every_thread_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with running(tmp_path / "cluster", profile({})) as rig:
+        rig.cluster.kill(NODE)
+        child = subprocess.Popen([sys.executable, "-c", HALF_STOPPED], env={"FIFO": str(tmp_path / "fifo")})
+        monkeypatch.setattr(rig.cluster, "_process", child)
+        wait_until(lambda: _states(child.pid)[1:] == ["D"], 30, "the second thread to wait for its child")
+        with monkeypatch.context() as hasty:
+            hasty.setattr("mqtest.cluster.memory._STATE_S", 0.2)
+            with pytest.raises(WaitTimeout, match="memory-1 to be stopped"):
+                rig.cluster.pause(NODE)
+        wait_until(lambda: _states(child.pid) == ["T", "D"], 30, "the first thread to stop")
+        os.close(os.open(tmp_path / "fifo", os.O_WRONLY))
+        assert rig.cluster.pause(NODE) == {"state": {"memory-1": "stopped"}}
+        assert _states(child.pid) == ["T", "T"]
+
+
+def _states(pid: int) -> list[str]:
+    """Of each thread, the first one's first."""
+    tasks = sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: task.name != str(pid))
+    return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks]
 
 
 def test_log_of_the_node_is_kept_and_nothing_else(tmp_path: Path) -> None:
