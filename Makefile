@@ -24,7 +24,7 @@ check: venv ## lint, types and the tests that need no Docker engine: four minute
 	$(BIN)/pytest -q -m "not docker and not ray" -n 4 --dist worksteal
 
 test: setup check ## set-up, then every check and test, those on real brokers too, but for the longest
-	$(BIN)/pytest -q -m "(docker or ray) and not long"
+	$(BIN)/pytest -q --durations=30 -m "(docker or ray) and not long"
 
 test-long: setup ## set-up, then the longest tests on real brokers, which CI runs every night
 	$(BIN)/pytest -q -m long

@@ -4,7 +4,7 @@ somebody else runs (`mqtest attach`). What happens to the cluster meanwhile is t
     start → go → last … → drain → audit
 
 Transformers, where there are any, run from the start until they have taken everything; the consumers are drained then.
-In a replay they are jobs: the old one runs from the start, the new one from `start_job` until it has taken everything.
+In a replay they are jobs: the old one runs from the start, the new one from `go_job` until it has taken everything.
 """
 
 from __future__ import annotations
@@ -108,8 +108,12 @@ class Load:
         self.workers.go(Role.PRODUCER)
 
     def start_job(self, number: int, wiring: Wiring) -> None:
-        """Start a job beside what runs, with a reader of its output."""
+        """Start a job beside what runs, with a reader of its output, and wait until both are ready; nothing is read
+        yet."""
         self.workers.start(self._job_plans(number, wiring))
+
+    def go_job(self, number: int) -> None:
+        """Begin to read."""
         for role in (Role.TRANSFORMER, Role.READER):
             self.workers.go(role, [number])
 

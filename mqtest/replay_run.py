@@ -45,7 +45,8 @@ def run(replay: Replay, load: Load, journal: Journal, broker: Reachable, fault: 
     begun = broker.remaining({})
     load.start_job(NEW, broker.wiring())
     journal.phase("replay")
-    journal.event("job", job=NEW, step="started", behind=begun)
+    journal.event("job", job=NEW, step="started", behind=begun)  # first, so that all that it is handed comes after
+    load.go_job(NEW)
     near = _Near(load, broker, NEW, load.rate_per_s * _NEAR_S)
     if fault is not None:
         load.last(replay.catch_up_s, enough=_Near(load, broker, NEW, begun * (1 - replay.fault_at)))

@@ -15,6 +15,7 @@ from mqtest.clock import wait_until
 from mqtest.cluster.memory import MemoryCluster
 from mqtest.model import Delivery, Kind, Outcome, Profile, Value
 from mqtest.profile import find_profile
+from tests.polling import PATIENCE_S
 
 NODE = ["memory-1"]
 
@@ -33,7 +34,7 @@ def gather(poll: Callable[[float], Sequence[Delivery]], wanted: int) -> list[Del
         found.extend(poll(0.01))
         return len(found) >= wanted
 
-    wait_until(enough, 5, f"{wanted} deliveries", poll_s=0)
+    wait_until(enough, PATIENCE_S, f"{wanted} deliveries", poll_s=0)
     return found
 
 
@@ -60,7 +61,7 @@ class Producing:
             self.inner.poll(0.01)
             return len(self.rows) >= wanted
 
-        wait_until(enough, 5, f"{wanted} answers", poll_s=0)
+        wait_until(enough, PATIENCE_S, f"{wanted} answers", poll_s=0)
 
     def close(self) -> None:
         """Close the producer."""
@@ -93,7 +94,7 @@ class Rig:
     def restart(self) -> None:
         """Start the node again and wait until it is ready."""
         self.cluster.start(NODE)
-        self.broker.await_ready(5)
+        self.broker.await_ready(PATIENCE_S)
 
 
 @contextmanager
@@ -102,7 +103,7 @@ def running(folder: Path, asked: Profile) -> Iterator[Rig]:
     cluster = MemoryCluster(folder, memory.environment(asked, 1), 1)
     try:
         broker = memory.connect(asked, cluster.nodes, 1)
-        broker.await_nodes(5)
+        broker.await_nodes(PATIENCE_S)
         broker.create_places()
         yield Rig(cluster, broker)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -226,12 +225,10 @@ def test_one_lock_is_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # --- the engine, and who is spared ---
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_engine_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+@pytest.mark.usefixtures("no_engine")
+def test_an_engine_that_is_not_there_is_one_line() -> None:
     with pytest.raises(EngineError, match="no Docker engine answers"):
         connect()
-    gc.collect()  # the docker package leaves the socket that did not connect open; its warning belongs here
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
+from mqtest.cluster.leftovers import remaining
 from mqtest.event_log import events_path, load_events
 from mqtest.ledger import load_sends, sends_folders
 from mqtest.model import RUNNER, Outcome
@@ -95,22 +98,28 @@ def test_up_attach_and_down(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     nodes = [line.split() for line in done.stdout.splitlines()[:3]]
     assert [name for name, _address, _role in nodes] == ["kafka-1", "kafka-2", "kafka-3"]
-    attach(tmp_path, ",".join(f"{address}:9092" for _name, address, _role in nodes))
+    node = container_at(nodes[0][1])
+    attach(tmp_path, ",".join(f"{address}:9092" for _name, address, _role in nodes), node.id)
     down = mqtest(tmp_path, "down")  # mqtest down
     assert down.returncode == 0, down.stderr
-    client = docker.from_env()
-    assert client.containers.list(all=True, filters={"label": "mqtest.run"}) == []
-    client.close()
+    assert remaining(node.labels["mqtest.run"]) == []
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def attach(folder: Path, at: str) -> None:
+def container_at(address: str) -> Container:
+    """The container of ours that has this address; other runs have theirs."""
+
+    def has(one: Container) -> bool:
+        return address in {network["IPAddress"] for network in one.attrs["NetworkSettings"]["Networks"].values()}
+
+    with contextlib.closing(docker.from_env()) as client:
+        (found,) = filter(has, client.containers.list(filters={"label": "mqtest.run"}, ignore_removed=True))
+    return found
+
+
+def attach(folder: Path, at: str, node: str) -> None:
     """Somebody kills a node of theirs and starts it again, by commands of their own."""
-    client = docker.from_env()
-    labels = ["mqtest.run", "com.docker.compose.service=kafka-1"]
-    (node,) = client.containers.list(filters={"label": labels})
-    client.close()
-    commands = ("--fault", f"docker kill {node.id}", "--heal", f"docker start {node.id}")
+    commands = ("--fault", f"docker kill {node}", "--heal", f"docker start {node}")
     times = ("--after", "3s", "--hold", "3s", "--for", "8s")
     done = mqtest(folder, "attach", "kafka", "--bootstrap", at, *commands, *times)  # mqtest attach kafka --bootstrap
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,7 @@ from confluent_kafka import Producer as RdProducer
 from mqtest.clients import ClientError, confluent, confluent_common
 from mqtest.clock import wait_until
 from mqtest.model import RUNNER, Delivery, Kind, Outcome, Wiring
+from tests.polling import PATIENCE_S
 
 Settled = list[tuple[int, Outcome, int, int]]
 
@@ -22,7 +23,7 @@ Settled = list[tuple[int, Outcome, int, int]]
 def mock_cluster() -> tuple[RdProducer, str]:
     """A mock cluster of one node, which lives as long as the first one returned; its address."""
     mock = RdProducer({"test.mock.num.brokers": 1, "bootstrap.servers": "unused", "log_level": 0})
-    (node,) = mock.list_topics("mqtest", timeout=5).brokers.values()
+    (node,) = mock.list_topics("mqtest", timeout=PATIENCE_S).brokers.values()
     return mock, f"{node.host}:{node.port}"
 
 
@@ -58,7 +59,7 @@ def drive(producer: confluent.Producer, enough: Callable[[], bool], why: str) ->
         producer.poll(0.05)
         return enough()
 
-    wait_until(polled, 10, why, poll_s=0.0)
+    wait_until(polled, PATIENCE_S, why, poll_s=0.0)
 
 
 def read(reader: confluent.Consumer | confluent.Reader, count: int) -> Sequence[Delivery]:
@@ -68,7 +69,7 @@ def read(reader: confluent.Consumer | confluent.Reader, count: int) -> Sequence[
         got.extend(reader.poll(0.1))
         return len(got) >= count
 
-    wait_until(enough, 15, f"{count} messages", poll_s=0.0)
+    wait_until(enough, PATIENCE_S, f"{count} messages", poll_s=0.0)
     return got
 
 

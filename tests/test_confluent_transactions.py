@@ -16,6 +16,7 @@ from mqtest.clients import confluent_transactions as transactions
 from mqtest.clients.confluent_transactions import Ended, TransactionalProducer, end
 from mqtest.clock import wait_until
 from mqtest.model import Outcome, Wiring
+from tests.polling import PATIENCE_S
 from tests.test_confluent import Settled, mock_cluster, wiring_to
 
 RETRIABLE = KafkaException(KafkaError(KafkaError._TIMED_OUT, "later", retriable=True))
@@ -121,7 +122,7 @@ def drive(producer: TransactionalProducer, enough: Callable[[], bool], why: str)
         producer.poll(0.05)
         return enough()
 
-    wait_until(polled, 10, why, poll_s=0.0)
+    wait_until(polled, PATIENCE_S, why, poll_s=0.0)
 
 
 def test_nothing_is_acked_before_the_commit_and_all_with_it(wiring: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:

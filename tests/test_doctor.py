@@ -55,10 +55,8 @@ def test_docker_host_goes_before_the_context() -> None:
     assert doctor.engine_host({"DOCKER_HOST": "tcp://192.0.2.1:2376"}) == "tcp://192.0.2.1:2376"
 
 
-# docker's library leaves the socket open that it could not connect
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_machine_without_an_engine_is_examined_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+@pytest.mark.usefixtures("no_engine")
+def test_a_machine_without_an_engine_is_examined_all_the_same() -> None:
     found = {each.name: each for each in doctor.examine()}
     assert found["engine"].ok is False
     assert "make setup" in found["engine"].detail

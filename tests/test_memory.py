@@ -22,10 +22,11 @@ from mqtest.clients import ClientError, memory_wire
 from mqtest.clients.memory import open_consumer, open_producer, open_reader
 from mqtest.clock import now_ns, wait_until
 from mqtest.cluster.memory import MemoryCluster
-from mqtest.errors import ClusterError, SettingError, UsageError
+from mqtest.errors import ClusterError, SettingError, UsageError, WaitTimeout
 from mqtest.model import Kind, Outcome, Value
 from mqtest.scenario import load, locate
 from tests.memory_rig import NODE, Producing, gather, profile, running, seqs
+from tests.polling import PATIENCE_S
 
 ACKED, REFUSED = Outcome.ACKED, Outcome.REFUSED
 
@@ -95,7 +96,7 @@ def test_topic_setting_is_refused(tmp_path: Path) -> None:
     cluster = MemoryCluster(tmp_path, {}, 1)
     try:
         broker = memory.connect(replace(profile({}), settings={"topic": {"retention": 1}}), cluster.nodes, 1)
-        broker.await_nodes(5)
+        broker.await_nodes(PATIENCE_S)
         with pytest.raises(SettingError, match=r"topic\.retention"):
             broker.create_places()
     finally:
@@ -167,7 +168,7 @@ def test_redelivering_queue_flags_the_second_copy(tmp_path: Path, every: int, th
         consumer = open_consumer(rig.broker.wiring(), 0, 0, 1)
         found = gather(consumer.poll, len(there))
         consumer.ack()
-        wait_until(lambda: rig.broker.remaining({}) == 0, 5, "an empty queue")
+        wait_until(lambda: rig.broker.remaining({}) == 0, PATIENCE_S, "an empty queue")
         consumer.close(1)
     assert [(seq, d.redelivered) for seq, d in zip(seqs(found), found, strict=True)] == there
 
@@ -189,7 +190,7 @@ def test_answers_come_no_faster_than_the_dial_says(tmp_path: Path) -> None:
 def test_without_acknowledgements_sends_are_unknown_and_stored(tmp_path: Path) -> None:
     with running(tmp_path, profile({"reorder_every": 2}, acknowledged=False)) as rig:
         assert rig.send(range(3)) == dict.fromkeys(range(3), (Outcome.UNKNOWN, -1))
-        wait_until(lambda: rig.broker.remaining({}) == 3, 5, "three messages")
+        wait_until(lambda: rig.broker.remaining({}) == 3, PATIENCE_S, "three messages")
         assert seqs(rig.read()) == [0, 2, 1]
 
 
@@ -239,7 +240,7 @@ def test_acknowledged_deliveries_stay_acknowledged(tmp_path: Path, death: str) -
         consumer = open_consumer(wiring, 0, 0, 1)
         assert seqs(gather(consumer.poll, 1)) == [0, 1, 2, 3]
         consumer.ack()
-        wait_until(lambda: rig.broker.remaining({}) == 2, 5, "four acknowledged")
+        wait_until(lambda: rig.broker.remaining({}) == 2, PATIENCE_S, "four acknowledged")
         getattr(rig.cluster, death)(NODE)
         rig.restart()
         found = rig.read()
@@ -321,6 +322,38 @@ def test_paused_broker_neither_answers_nor_takes_without_end(tmp_path: Path) -> 
         assert producer.inner.failed is None
 
 
+HALF_STOPPED = """
+import os, threading
+threading.Thread(target=os.posix_spawn, args=("/bin/true", ["true"], {}), kwargs={
+    "file_actions": [(os.POSIX_SPAWN_OPEN, 0, os.environ["FIFO"], os.O_RDONLY, 0)]
+}).start()
+"""
+"""its second thread cannot stop before its child runs, and that opens a pipe which nobody writes to"""
+
+
+def test_a_pause_holds_only_once_every_thread_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with running(tmp_path / "cluster", profile({})) as rig:
+        rig.cluster.kill(NODE)
+        child = subprocess.Popen([sys.executable, "-c", HALF_STOPPED], env={"FIFO": str(tmp_path / "fifo")})
+        monkeypatch.setattr(rig.cluster, "_process", child)
+        wait_until(lambda: _states(child.pid)[1:] == ["D"], PATIENCE_S, "the second thread to wait for its child")
+        with monkeypatch.context() as hasty:
+            hasty.setattr("mqtest.cluster.memory._STATE_S", 0.2)
+            with pytest.raises(WaitTimeout, match="memory-1 to be stopped"):
+                rig.cluster.pause(NODE)
+        wait_until(lambda: _states(child.pid) == ["T", "D"], PATIENCE_S, "the first thread to stop")
+        os.close(os.open(tmp_path / "fifo", os.O_WRONLY))
+        assert rig.cluster.pause(NODE) == {"state": {"memory-1": "stopped"}}
+        assert _states(child.pid) == ["T", "T"]
+
+
+def _states(pid: int) -> list[str]:
+    """Of each thread, the first one's first."""
+    tasks = sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: task.name != str(pid))
+    return [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks]
+
+
 def test_log_of_the_node_is_kept_and_nothing_else(tmp_path: Path) -> None:
     folder, logs = tmp_path / "cluster", tmp_path / "logs"
     logs.mkdir()
@@ -344,7 +377,7 @@ from mqtest.cluster.memory import MemoryCluster
 from mqtest.profile import find_profile
 profile = find_profile("memory/log-safe")
 cluster = MemoryCluster(Path(sys.argv[1]), memory.environment(profile, 1), 1)
-memory.connect(profile, cluster.nodes, 1).await_nodes(5)
+memory.connect(profile, cluster.nodes, 1).await_nodes(60)
 if sys.argv[2] == "paused":
     cluster.pause(["memory-1"])
 print(cluster._process.pid, flush=True)
@@ -360,7 +393,7 @@ def test_broker_does_not_outlive_a_killed_runner(tmp_path: Path, state: str) -> 
         pid = int(runner.stdout.readline())
         assert Path(f"/proc/{pid}").exists()
         runner.send_signal(signal.SIGKILL)
-    wait_until(lambda: _gone(pid), 5, "the broker to end with its runner")
+    wait_until(lambda: _gone(pid), PATIENCE_S, "the broker to end with its runner")
 
 
 def _gone(pid: int) -> bool:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from mqtest import replay_run
+from mqtest.brokers import Reachable
 from mqtest.event_log import events_path, load_events
+from mqtest.jobs import NEW
+from mqtest.journal import Journal
 from mqtest.judge import Judgement
+from mqtest.load import Load
 from mqtest.model import Cell, Output, Profile, Replay, Verdict, Workload
 from tests.cells import QUICK, changed, make_cell, run_cell
 
@@ -26,13 +33,40 @@ def replay_cell(
     return replace(cell, **more)  # type: ignore[arg-type]
 
 
+def events_of(folder: Path, cell: Cell) -> list[Mapping[str, Any]]:
+    return load_events(events_path(folder / "cells" / cell.id))
+
+
 def phases_of(folder: Path, cell: Cell) -> list[str]:
-    events = load_events(events_path(folder / "cells" / cell.id))
-    return [str(e["name"]) for e in events if e["event"] == "phase"]
+    return [str(e["name"]) for e in events_of(folder, cell) if e["event"] == "phase"]
 
 
 def figures(judged: Judgement) -> dict[str, object]:
     return {name: judged.row[name] for name in CLEAN}
+
+
+class Played:
+    """Load, journal and broker in one: writes down what it is asked, and no job is behind."""
+
+    rate_per_s = 500.0
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def ask(*_given: object, step: str = "", **_named: object) -> int:
+            self.asked.append(f"{name} {step}".strip())
+            return 0
+
+        return ask
+
+
+def test_what_a_new_job_is_handed_comes_after_its_start() -> None:
+    """Else a runner that waits for a CPU between the two leaves the beginning out of the rate."""
+    played = Played()
+    replay_run.run(REPLAY, cast("Load", played), cast("Journal", played), cast("Reachable", played), None)
+    order = [what for what in played.asked if what in ("start_job", "event started", "go_job", "event caught up")]
+    assert order == ["start_job", "event started", "go_job", "event caught up"]
 
 
 def test_a_new_job_reads_the_whole_history_and_takes_over(tmp_path: Path) -> None:
@@ -40,8 +74,13 @@ def test_a_new_job_reads_the_whole_history_and_takes_over(tmp_path: Path) -> Non
     judged = run_cell(tmp_path, cell)
     assert (judged.verdict, judged.reason) == (Verdict.KEPT, judged.reason)
     assert figures(judged) == dict.fromkeys(CLEAN, 0)
-    assert judged.row["catch_up_per_s"] > judged.row["catch_up_live_per_s"] > 0
-    assert judged.row["switch_gap_s"] > 0
+    began, ended = (event for event in events_of(tmp_path, cell) if event["event"] == "job" and event["job"] == NEW)
+    assert (began["step"], ended["step"]) == ("started", "caught up")
+    assert ended["behind"] <= LOAD.rate_per_s < began["behind"]
+    handed = judged.row["catch_up_per_s"] * judged.row["catch_up_s"]  # of rounded figures
+    assert handed >= 0.99 * (began["behind"] - ended["behind"])
+    assert judged.row["catch_up_live_per_s"] > 0
+    assert judged.row["switch_gap_s"] is not None  # of less than half a millisecond it is 0
     assert judged.row["switch_s"] > 0
     assert phases_of(tmp_path, cell) == [
         *("up", "warm-up", "history", "steady", "start", "replay", "beside", "switch", "after", "drain", "audit"),

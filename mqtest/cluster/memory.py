@@ -116,7 +116,7 @@ class MemoryCluster:
         if process is None:
             return {}
         process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: _state(process) == "T", _STATE_S, f"{_NAME} to be stopped", poll_s=0.001)
+        wait_until(lambda: _stopped(process), _STATE_S, f"{_NAME} to be stopped", poll_s=0.001)
         return {"state": {_NAME: "stopped"}}
 
     def unpause(self, names: Sequence[str]) -> None:
@@ -282,9 +282,11 @@ def _exit_code(returncode: int) -> int:
 
 
 def _stat(process: subprocess.Popen[bytes]) -> list[str]:
-    """The fields of /proc/PID/stat behind the name; the first is the state."""
+    """The fields of /proc/PID/stat behind the name."""
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def _state(process: subprocess.Popen[bytes]) -> str:
-    return _stat(process)[0]
+def _stopped(process: subprocess.Popen[bytes]) -> bool:
+    """Whether all threads have stopped, by the kernel's word. Until then the first one's state says so too soon: it is
+    no stopped process yet, and nobody would wake it if this process died now."""
+    return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
