@@ -1,4 +1,5 @@
-"""Brings each subject of the contract suite up once, and empties queues before each test."""
+"""Brings each subject of the contract suite up once, where no cluster like it stands, and empties queues before each
+test."""
 
 from __future__ import annotations
 
@@ -8,13 +9,22 @@ import pytest
 
 from mqtest.clock import wait_until
 from mqtest.model import Kind
-from tests.contract.rig import Rig, Subject, brought_up
+from tests.contract.rig import Rig, Standing, Subject, brought_up
 
 
 @pytest.fixture(scope="module")
-def subject_rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def standing() -> Iterator[Standing]:
+    found = Standing()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def subject_rig(
+    request: pytest.FixtureRequest, standing: Standing, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
     subject: Subject = request.param
-    with brought_up(subject, tmp_path_factory.mktemp("cluster")) as rig:
+    with brought_up(subject, standing, tmp_path_factory.mktemp("cluster")) as rig:
         yield rig
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from mqtest.cluster.images import ensure_image
 from mqtest.cluster.leftovers import close_run
 from mqtest.cluster.locks import RunLock
 from mqtest.cluster.memory import MemoryCluster
+from mqtest.errors import ClusterError
 from mqtest.model import Delivery, Outcome, Profile, Wiring
 from mqtest.profile import find_profile, image_version
 
@@ -71,22 +72,46 @@ class Rig:
         return self.wiring(f"contract-{next(_numbers)}")
 
 
+class Standing:
+    """The cluster of the last subject. One whose nodes are configured alike takes it over, as it stands."""
+
+    def __init__(self) -> None:
+        self._configured: tuple[object, ...] = ()
+        self._undo = ExitStack()
+        self._cluster: Cluster | None = None
+
+    def cluster(self, subject: Subject, profile: Profile, folder: Path) -> Cluster:
+        """One for this subject, up. What is made in `folder` is the memory broker's."""
+        environment = broker_module(profile.broker).environment(profile, subject.nodes)
+        configured = profile.broker, subject.nodes, dict(environment)
+        if self._cluster is None or configured != self._configured:
+            self.close()
+            if subject.real:
+                self._cluster = _containers(subject, profile, environment, self._undo)
+            else:
+                self._cluster = MemoryCluster(folder, environment, subject.nodes)
+            self._undo.callback(self._cluster.down)
+            self._configured = configured
+        return self._cluster
+
+    def close(self) -> None:
+        """Take it down."""
+        self._cluster = None
+        self._undo.close()
+
+
 @contextmanager
-def brought_up(subject: Subject, folder: Path) -> Iterator[Rig]:
-    """The subject's cluster, taken down on every way out."""
+def brought_up(subject: Subject, standing: Standing, folder: Path) -> Iterator[Rig]:
+    """The subject's cluster, with a topic of its own, which goes on every way out."""
     profile = find_profile(subject.profile)
     module = broker_module(profile.broker)
-    environment = module.environment(profile, subject.nodes)
     with ExitStack() as undo:
-        if subject.real:
-            cluster: Cluster = _containers(subject, profile, environment, undo)
-        else:
-            cluster = MemoryCluster(folder, environment, subject.nodes)
-        undo.callback(cluster.down)
-        broker = module.connect(profile, cluster.nodes, PLACES)
+        cluster = standing.cluster(subject, profile, folder)
+        broker = module.connect(profile, cluster.nodes, PLACES, f"contract-{profile.name}")
         undo.callback(broker.close)
         broker.await_nodes(120)
         broker.create_places()
+        undo.callback(_removed, broker)
         broker.settle()
         broker.await_ready(60)
         yield Rig(
@@ -97,6 +122,11 @@ def brought_up(subject: Subject, folder: Path) -> Iterator[Rig]:
             cluster=cluster,
             broker=broker,
         )
+
+
+def _removed(broker: Broker) -> None:
+    with suppress(ClusterError):  # of a cluster that a failed test left without nodes
+        broker.remove_places()
 
 
 def _containers(subject: Subject, profile: Profile, environment: Mapping[str, str], undo: ExitStack) -> Cluster:

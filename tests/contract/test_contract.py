@@ -1,7 +1,8 @@
 """What every broker driver with its client must do; the memory broker and the real ones run the same tests.
 
-A new driver adds one row to SUBJECTS. Tests of one subject share a cluster, so each takes messages of its own run
-number, and a consumer group of its own. The last test kills every node.
+A new driver adds one row to SUBJECTS. Tests of one subject share a cluster, and so do neighbours in the table whose
+nodes are configured alike, so each test takes messages of its own run number, and a consumer group of its own. The last
+test of a subject kills every node.
 """
 
 from __future__ import annotations
