@@ -19,6 +19,7 @@ from mqtest.model import Value
 from mqtest.workload import Role, WorkerPlan
 from mqtest.workload.consumer import ConsumerLoop
 from mqtest.workload.control import Control
+from mqtest.workload.flink_job import FlinkLoop
 from mqtest.workload.producer import ProducerLoop
 from mqtest.workload.transformer import TransformerLoop
 
@@ -39,7 +40,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[log_handler(Path(plan.log), plan.wiring.access)])
     control = Control()
     control.listen()
-    loop = _LOOPS[plan.role](plan, control)
+    loop = FlinkLoop(plan, control) if plan.flink else _LOOPS[plan.role](plan, control)
     gc.freeze()
     try:
         loop.run()
