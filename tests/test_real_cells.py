@@ -120,7 +120,7 @@ def test_a_queue_cannot_replay(tmp_path: Path, profile: str) -> None:
     ],
 )
 def test_flinks_sums_are_right_exactly_once_alone(tmp_path: Path, output: Output, fault: str, right: bool) -> None:
-    """Where a part of it is killed; a job that keeps nothing comes to wrong sums, in its output and on the dashboard."""
+    """When a part of it is killed. A job that keeps nothing comes to wrong sums, in its output and on the dashboard."""
     pytest.importorskip("chdb")
     cell = replay_cell("kafka/acks-all-fsync-committed", fault)
     assert cell.replay is not None
