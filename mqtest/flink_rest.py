@@ -42,7 +42,7 @@ class FlinkRest:
 
     def state(self, job: str) -> str:
         """`RUNNING`, `RESTARTING`, …, as Flink calls it."""
-        return str(self._ask("GET", f"/jobs/{job}")["state"])
+        return str(self._ask("GET", f"/jobs/{job}/status")["status"])
 
     def checkpoints(self, job: str) -> Mapping[str, int]:
         """How many were `completed`, `failed`, `restored`, since this job manager started; zeroes without any."""

@@ -108,7 +108,7 @@ def test_what_is_asked_of_flink() -> None:
         script.answers = {
             "GET /overview": (200, {"slots-total": 2, "slots-available": 1}),
             "POST /jars/job.jar/run": (200, {"jobid": "ab"}),
-            "GET /jobs/ab": (200, {"state": "RESTARTING"}),
+            "GET /jobs/ab/status": (200, {"status": "RESTARTING"}),
             "GET /jobs/ab/checkpoints": (200, {"counts": {"completed": 12, "failed": 1}}),
             "GET /jobs/ab/metrics?get=numRestarts": (200, [{"id": "numRestarts", "value": "2"}]),
             "POST /jobs/ab/stop": (202, {"request-id": "1"}),
@@ -132,10 +132,10 @@ def test_what_is_asked_of_flink() -> None:
 def test_what_flink_refuses_is_one_line_with_the_last_cause() -> None:
     with manager() as (script, address):
         trace = "a.b.Exception: could not\n\tat x.y\nCaused by: a.c.Other: no slot\n\tat z\n"
-        script.answers = {"GET /jobs/ab": (500, {"errors": ["Internal server error.", trace]})}
+        script.answers = {"GET /jobs/ab/status": (500, {"errors": ["Internal server error.", trace]})}
         with pytest.raises(ClusterError) as caught:
             FlinkRest(address).state("ab")
-    assert str(caught.value) == "Flink said 500 to GET /jobs/ab: a.c.Other: no slot"
+    assert str(caught.value) == "Flink said 500 to GET /jobs/ab/status: a.c.Other: no slot"
 
 
 def test_a_manager_that_is_gone_is_an_error() -> None:
@@ -212,7 +212,7 @@ def test_a_job_is_submitted_once_followed_by_its_outputs_and_stopped(tmp_path: P
         job = job_id(plan)
         script.answers = {
             "POST /jars/job.jar/run": (200, {"jobid": job}),
-            f"GET /jobs/{job}": (200, {"state": "RUNNING"}),
+            f"GET /jobs/{job}/status": (200, {"status": "RUNNING"}),
             f"GET /jobs/{job}/checkpoints": (200, {"counts": {"completed": 3}}),
             f"GET /jobs/{job}/metrics?get=numRestarts": (200, []),
             f"POST /jobs/{job}/stop": (202, {}),
@@ -228,7 +228,7 @@ def test_a_job_is_submitted_once_followed_by_its_outputs_and_stopped(tmp_path: P
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         wait_until(lambda: told.last.get("positions") == {"0": 12}, 10, "the outputs to be seen")
-        script.answers[f"GET /jobs/{job}"] = (200, {"state": "FINISHED"})
+        script.answers[f"GET /jobs/{job}/status"] = (200, {"status": "FINISHED"})
         told.stopping = True
         thread.join(10)
         assert not thread.is_alive()
@@ -252,7 +252,7 @@ def test_a_job_that_does_not_stop_in_time_is_cancelled(tmp_path: Path, monkeypat
         job = job_id(plan)
         script.answers = {
             "POST /jars/job.jar/run": (200, {"jobid": job}),
-            f"GET /jobs/{job}": (200, {"state": "RUNNING"}),
+            f"GET /jobs/{job}/status": (200, {"status": "RUNNING"}),
             f"POST /jobs/{job}/stop": (202, {}),
             f"PATCH /jobs/{job}?mode=cancel": (202, {}),
         }

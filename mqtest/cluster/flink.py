@@ -128,7 +128,11 @@ def _container(
         labels=dict(own),
         volumes=[_VOLUME],
         host_config=api.create_host_config(
-            network_mode=network, binds=[f"{volume}:{_VOLUME}"], cap_drop=["ALL"], mem_limit=_MEMORY[role]
+            network_mode=network,
+            binds=[f"{volume}:{_VOLUME}"],
+            cap_drop=["ALL"],
+            mem_limit=_MEMORY[role],
+            extra_hosts=dict(addresses),  # a job manager looks names up by address, and waits 10 s for no answer
         ),
         networking_config=api.create_networking_config(
             {network: api.create_endpoint_config(ipv4_address=addresses[role])}  # type: ignore[arg-type]
