@@ -6,7 +6,8 @@ Rules:
 - The old job runs from the warm-up on. `steady` is what producers see with it alone, `replay` with the new one beside
   it, from the moment at which that begins until it has caught up, or until the fault.
 - Caught up is a job that is less than a second of load behind, by the broker's word on the end of the log; of Flink's,
-  less than five, for its outputs are seen a checkpoint later. A fault comes when the new job has read a share of what there was at its start.
+  less than five, for its outputs are seen a checkpoint later. A fault comes when the new job has read a share of what
+  there was at its start.
 - `switch` is the moment from which readers look at the new job's output. A new job that does not catch up in time is no
   reason to switch: the old one goes on.
 """
