@@ -26,7 +26,8 @@ check: venv ## lint, types and the tests that need no Docker engine: four minute
 test: setup check ## set-up, then every check and test, those on real brokers too, but for the longest
 	$(BIN)/pytest -q --durations=30 -m "(docker or ray) and not long"
 
-test-long: setup ## set-up, then the longest tests on real brokers, which CI runs every night
+test-long: setup ## set-up with ClickHouse (640 MB), then the longest tests on real brokers, which CI runs every night
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dashboard]'
 	$(BIN)/pytest -q -m long
 
 uninstall: ## takes back what the set-up did: our containers and images, packages, sources, engine, .venv

@@ -112,7 +112,7 @@ class CellRun:
             self._tell_flush_times(cluster)
             cluster.sync()
         with self._journal.stage("workers"):
-            self._load.start(broker.wiring())
+            self._load.start(broker.wiring(), cluster.flink.address if cluster.flink else "")
         self._run_load(cluster, broker)
         self._load.drain(broker)
         self._tell_committed(broker)

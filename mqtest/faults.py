@@ -18,7 +18,7 @@ from mqtest.clock import now_ns
 from mqtest.cluster import HOST, STREAMS, Evidence, Links
 from mqtest.errors import ClusterError
 from mqtest.model import Value
-from mqtest.targets import WORKERS, Names, Stand
+from mqtest.targets import PROCESSORS, WORKERS, Names, Stand, processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ Act = Callable[[Hit], Evidence]
 def _kill(hit: Hit) -> Evidence:
     if hit.target in WORKERS:
         return hit.stand.workers.crash(WORKERS[hit.target])
+    if hit.target in PROCESSORS:
+        return processor(hit.stand).kill(hit.names)
     return hit.stand.cluster.kill(hit.names)
 
 
@@ -124,6 +126,8 @@ def _reset_clock(hit: Hit) -> Evidence:
 def _start(hit: Hit) -> Evidence:
     if hit.target in WORKERS:
         hit.stand.workers.revive(WORKERS[hit.target])
+    elif hit.target in PROCESSORS:
+        processor(hit.stand).start(hit.names)
     else:
         hit.stand.cluster.start(hit.names)
     return {}
@@ -275,7 +279,10 @@ def _on_links(action: str, about: str, *, proven_by_undo: bool = False, **settin
 
 FAULTS: Mapping[str, Action] = {
     "kill": Action(
-        "SIGKILL of the broker process, or of our own workers, all at once", (*_NODES, *WORKERS), _kill, _start
+        "SIGKILL of the broker process, of our own workers, all at once, or of a part of Flink",
+        (*_NODES, *WORKERS, *PROCESSORS),
+        _kill,
+        _start,
     ),
     "stop": Action("orderly stop: SIGTERM, with a grace", _NODES, _stop, _start),
     "pause": Action("every process of the node frozen (cgroup freezer)", _NODES, _pause, _unpause),

@@ -1,5 +1,6 @@
 """What a job's output came to, on disk: ledger/totals.<job>, one row a place, key and time window, written by the
-runner when it has read the whole output; columns as those of any other folder of the ledger (ledger.py)."""
+runner when it has read the whole output; columns as those of any other folder of the ledger (ledger.py).
+ledger/table.<job>: likewise, what a dashboard's table that was fed from it answers (dashboard.py)."""
 
 from __future__ import annotations
 

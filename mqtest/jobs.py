@@ -25,6 +25,8 @@ JOBS = 2
 """the old one and the new one"""
 OLD, NEW = range(JOBS)
 """their numbers, as transformers"""
+FLINK = "flink"
+"""of Replay.runs_on"""
 MOST_AMOUNT = 10_000
 """amounts are 1 to this, in hundredths: 0.01 to 100.00"""
 SIZE_BYTES = body.HEADER_BYTES + 64

@@ -33,7 +33,7 @@ COLUMNS: tuple[str, ...] = (
     "skipped_by_consumer", "committed_beyond_end", "unaccounted",
     "output_lost", "output_doubled", "output_phantom",
     "replay_missing", "replay_doubled", "replay_reordered", "replay_differs", "replay_gone",
-    "amount_lost", "amount_doubled", "totals_wrong",
+    "amount_lost", "amount_doubled", "totals_wrong", "table_lost", "table_doubled", "table_wrong",
     "catch_up_s", "catch_up_per_s", "catch_up_live_per_s", "switch_s", "switch_gap_s",
     "ack_gap_s_max", "outage_s_total", "delivery_gap_s_max", "delivery_outage_s_total",
     "detected_s", "new_leader_s", "first_ack_after_fault_s", "first_delivery_after_fault_s", "rate_90_s", "drained_s",

@@ -5,7 +5,7 @@
     of a user's own test: ledger/processed.<n>, what a consumer of theirs has done its work for (user_ledger.py)
     with transformers: ledger/transforms.<n>, the inputs that they were handed; ledger/output.<n>, the audit of what
     they wrote; ledger/output-fences, the runner's own messages there. In a replay these numbers are those of the jobs;
-    ledger/shown.<n>, what a live reader of job n's output saw; ledger/totals.<n>, what it comes to (job_ledger.py)
+    ledger/shown.<n>, what a live reader of job n's output saw; ledger/{totals,table}.<n>, its sums (job_ledger.py)
     open loop: ledger/pacing.<n>.hlog, how late producer n was (pacing.py)
 
 Rules:

@@ -23,6 +23,7 @@ from mqtest.brokers import Reachable
 from mqtest.clients import Arrived, Client, one_by_one
 from mqtest.clock import NS_PER_S, now_ns, wait_until
 from mqtest.columns import Columns
+from mqtest.dashboard import Feed
 from mqtest.errors import ClusterError, WaitTimeout
 from mqtest.hdr import Interval
 from mqtest.job_ledger import write_totals
@@ -73,6 +74,7 @@ class Load:
     ) -> None:
         self._replay = replay
         self._since_ms = 0
+        self._flink = ""
         self._run_number = run_number
         self._ledger, self._logs = cell_dir / "ledger", cell_dir / "logs"
         self._library = library
@@ -89,8 +91,9 @@ class Load:
         """Get one message acknowledged in every place; raises WaitTimeout."""
         self._runner.acknowledge_one_each(wiring, _PROBE_S, "a probe")
 
-    def start(self, wiring: Wiring) -> None:
-        """Start the workers, and wait until each is ready; nothing is sent yet."""
+    def start(self, wiring: Wiring, flink: str = "") -> None:
+        """Start the workers, and wait until each is ready; nothing is sent yet. `flink`: where Flink runs the jobs."""
+        self._flink = flink
         plans = self._plans(Role.PRODUCER, wiring)
         plans += self._job_plans(OLD, wiring) if self._replay else self._plans(Role.TRANSFORMER, wiring)
         if self._workload.consume is Consume.LIVE:
@@ -240,10 +243,13 @@ class Load:
         finally:
             runner.close()
         table = Table(self._run_number)
+        feed = self._feed() if number == NEW else None
 
         def take(arrived: Arrived) -> None:
             for delivery in one_by_one(arrived):
                 table.take(delivery.body)
+                if feed is not None:
+                    feed.take(delivery.body)
 
         look = take if self._replay and wiring.kind is Kind.LOG else None
         folder = self._ledger / f"output.{number}"
@@ -251,6 +257,14 @@ class Load:
         self._journal.event("output", reader=number, complete=why is None, why=why)
         if look is not None and why is None:
             write_totals(self._ledger / f"totals.{number}", table.rows)
+            if feed is not None:
+                write_totals(self._ledger / f"table.{number}", feed.answer())
+
+    def _feed(self) -> Feed | None:
+        """Of a dashboard's table, where the scenario has one."""
+        replay = self._replay
+        fed = replay is not None and replay.dashboard
+        return Feed(self._ledger.parent / "dashboard", self._run_number, replay.keys) if replay and fed else None
 
     def close(self) -> None:
         """End every worker that is left, and pack a large ledger; idempotent."""
@@ -283,6 +297,7 @@ class Load:
             log=str(self._logs / f"{role}-{number}.log"),
             settle_s=self._phases.settle_s,
             replay=self._replay if role is Role.TRANSFORMER else None,
+            flink=self._flink if role is Role.TRANSFORMER else "",
         )
 
 

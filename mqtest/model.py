@@ -1,8 +1,7 @@
 """The records that everything else passes around, and the enums of the vocabulary. Imports nothing of ours.
 
-Rules: all records are frozen; times are CLOCK_MONOTONIC in ns (`…_ns`) or durations in s (`…_s`); an absent
-figure is None, never 0. A message is named by (producer, seq). A place is a partition (Kafka) or a queue
-(RabbitMQ, RocketMQ), numbered from 0.
+Rules: all are frozen; times are CLOCK_MONOTONIC in ns (`…_ns`) or durations in s (`…_s`); an absent figure is None,
+never 0. A message is named by (producer, seq). A place is a partition (Kafka) or a queue, numbered from 0.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag, StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 Value = str | int | float | bool
 """A setting as it stands in TOML."""
@@ -278,13 +277,17 @@ class Replay:
     """length of a time window, by the time at which a message was due"""
     output: Output = Output.AT_LEAST_ONCE
     """after a failure: `at-least-once` goes on from the committed positions, `exactly-once` passes over what the output
-    has already, by the source position in it; not `none`"""
+    has already, by the source position in it; in Flink's words its checkpoints and sink, there `none` too"""
     fault_at: float = 0.3
     """a fault comes when the new job has read this share of what there was at its start"""
     catch_up_s: float = 120.0
     """at most, from the start of the new job until it is less than a second of load behind"""
     beside_s: float = 2.0
     """both jobs go on side by side for so long; then the outputs are switched, and the old job stops"""
+    runs_on: Literal["mqtest", "flink"] = "mqtest"
+    """who runs the jobs: `mqtest`'s own processes, or a cluster of Apache `flink` beside the brokers (Kafka)"""
+    dashboard: bool = False
+    """the new job's output is fed to a ClickHouse table, as a dashboard's would be; needs the extra `dashboard`"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,10 +307,8 @@ class Cell:
     floor: int
     """fewer acked messages than this: the cell is `invalid`"""
     fs: str
-    """ext4 or xfs"""
     disk_mb: int
     version: str
-    """of the broker"""
     must_lose: bool = False
     """the scenario says that some profile must lose under this fault; the report says so where none did"""
     latency: bool = False
@@ -363,8 +364,7 @@ class Wiring:
     job: str = ""
     """ends the name of its output topic"""
     since_ms: int = 0
-    """wall clock before the first message; a client that is told to goes to the first position after it, the others to
-    the first of all"""
+    """wall clock before the first message: where a client begins that is told to, the others at the first of all"""
     resume: Mapping[int, int] = field(default_factory=dict)
     """place -> the next position by the reader's own checkpoint, where the broker keeps none (RabbitMQ streams)"""
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mqtest import dashboard
 from mqtest.brokers import broker_module
 from mqtest.cluster import Cluster
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
+from mqtest.jobs import FLINK
 from mqtest.model import Cell
 
 _EMBEDDED = "memory"
@@ -25,9 +27,10 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
 
         return MemoryCluster(folder / "memory", environment, cell.nodes)
 
-    from mqtest.cluster import compose, images
+    from mqtest.cluster import compose, flink, images
+    from mqtest.cluster.containers import PROJECT_LABEL
 
-    return compose.bring_up(
+    cluster = compose.bring_up(
         broker=broker,
         environment=environment,
         image=images.ensure_image(broker, cell.version, progress),
@@ -41,6 +44,14 @@ def bring_up(cell: Cell, run_id: str, folder: Path, progress: Callable[[str], No
         fakes_clock=any(FAULTS[step.action].fakes_clock for step in cell.fault.steps),
         door=module.DOOR if any(FAULTS[step.action].on_links for step in cell.fault.steps) else None,
     )
+    if cell.replay is not None and cell.replay.runs_on == FLINK:
+        try:
+            named = {PROJECT_LABEL: cluster.project}
+            cluster.flink = flink.start(cluster.agent.client, named, run_id, cluster.nodes, progress)
+        except BaseException:
+            cluster.down()
+            raise
+    return cluster
 
 
 def need_engine(cells: Iterable[Cell]) -> bool:
@@ -49,7 +60,10 @@ def need_engine(cells: Iterable[Cell]) -> bool:
 
 
 def require_engine(cells: Iterable[Cell]) -> None:
-    """Raises EngineError, in one line, when cells need containers and no fit engine answers."""
+    """Raises EngineError, in one line, when cells need containers and no fit engine answers; UsageError when one feeds
+    a dashboard's table and its extra is not installed."""
+    if any(cell.replay is not None and cell.replay.dashboard for cell in cells):
+        dashboard.require()
     if not need_engine(cells):
         return
 

@@ -5,8 +5,9 @@
 Rules:
 - The old job runs from the warm-up on. `steady` is what producers see with it alone, `replay` with the new one beside
   it, from the moment at which that begins until it has caught up, or until the fault.
-- Caught up is a job that is less than a second of load behind, by the broker's word on the end of the log. A fault
-  comes when the new job has read a share of what there was at its start.
+- Caught up is a job that is less than a second of load behind, by the broker's word on the end of the log; of Flink's,
+  less than five, for its outputs are seen a checkpoint later. A fault comes when the new job has read a share of what
+  there was at its start.
 - `switch` is the moment from which readers look at the new job's output. A new job that does not catch up in time is no
   reason to switch: the old one goes on.
 """
@@ -19,7 +20,7 @@ from contextlib import suppress
 from mqtest.brokers import Reachable
 from mqtest.clock import NS_PER_S, now_ns
 from mqtest.errors import ClusterError
-from mqtest.jobs import NEW, OLD
+from mqtest.jobs import FLINK, NEW, OLD
 from mqtest.journal import Journal
 from mqtest.load import Load
 from mqtest.model import Replay
@@ -27,6 +28,8 @@ from mqtest.model import Replay
 _LOOK_NS = NS_PER_S // 5
 """between two questions to the broker"""
 _NEAR_S = 1.0
+_NEAR_FLINK_S = 5.0
+"""its outputs can be read once a checkpoint, one a second, has committed them"""
 
 
 def history(replay: Replay, load: Load, journal: Journal, broker: Reachable) -> None:
@@ -36,7 +39,7 @@ def history(replay: Replay, load: Load, journal: Journal, broker: Reachable) -> 
     load.pace(replay.history_per_s or rate_per_s)
     load.last(replay.history_s)
     load.pace(rate_per_s)
-    load.last(replay.catch_up_s, enough=_Near(load, broker, OLD, rate_per_s * _NEAR_S))
+    load.last(replay.catch_up_s, enough=_Near(load, broker, OLD, rate_per_s * _near_s(replay)))
 
 
 def run(replay: Replay, load: Load, journal: Journal, broker: Reachable, fault: Callable[[], None] | None) -> None:
@@ -47,7 +50,7 @@ def run(replay: Replay, load: Load, journal: Journal, broker: Reachable, fault: 
     journal.phase("replay")
     journal.event("job", job=NEW, step="started", behind=begun)  # first, so that all that it is handed comes after
     load.go_job(NEW)
-    near = _Near(load, broker, NEW, load.rate_per_s * _NEAR_S)
+    near = _Near(load, broker, NEW, load.rate_per_s * _near_s(replay))
     if fault is not None:
         load.last(replay.catch_up_s, enough=_Near(load, broker, NEW, begun * (1 - replay.fault_at)))
         fault()
@@ -63,6 +66,10 @@ def run(replay: Replay, load: Load, journal: Journal, broker: Reachable, fault: 
         journal.event("switch", old=OLD, new=NEW)
         load.stop_job(OLD)
         journal.event("job", job=OLD, step="stopped")
+
+
+def _near_s(replay: Replay) -> float:
+    return _NEAR_FLINK_S if replay.runs_on == FLINK else _NEAR_S
 
 
 class _Near:

@@ -6,10 +6,15 @@ from dataclasses import replace as _with
 from pathlib import Path
 
 from mqtest.errors import UsageError
+from mqtest.jobs import FLINK
 from mqtest.model import Duplicates, Output, Profile, Promise, Replay, Wiring, Workload
 
+ISOLATION = "isolation.level"
+"""the setting of a consumer, under the same name in librdkafka and in Kafka's Java client"""
 _AHEAD = 4.0
 """a new job reads so many times as fast as the load writes; for the plan's guess alone"""
+_FLINK_UP_S = 25.0
+"""until Flink is up on two cores; likewise"""
 
 
 def check_replay(replay: Replay, load: Workload, path: Path) -> Replay:
@@ -26,7 +31,7 @@ def check_replay(replay: Replay, load: Workload, path: Path) -> Replay:
         raise UsageError(f"{at}.fault_at: must be 0 to less than 1")
     if replay.beside_s < 0:
         raise UsageError(f"{at}.beside_s: must not be negative")
-    if replay.output is Output.NONE:
+    if replay.output is Output.NONE and replay.runs_on != FLINK:
         raise UsageError(f"{at}.output: allowed: {Output.AT_LEAST_ONCE}, {Output.EXACTLY_ONCE}")
     if load.consumers or load.transformers:
         raise UsageError(f"{path}: workload: consumers, transformers: a replay has jobs in their place; allowed: 0")
@@ -40,12 +45,20 @@ def of_job(wiring: Wiring, number: int, since_ms: int) -> Wiring:
 
 def promised(profile: Profile, replay: Replay | None) -> Promise:
     """What the profile promises of the cell: where it promises outputs at least once, and stores nothing twice, jobs
-    that pass over what they have written make that exactly once."""
+    that pass over what they have written make that exactly once. Flink's jobs promise what their guarantee says;
+    exactly once needs readers that see only what was committed."""
     promise = profile.promise
+    if replay is not None and replay.runs_on == FLINK:
+        return _with(promise, output=_of_flink(profile, replay.output))
     once = promise.output is Output.AT_LEAST_ONCE and promise.duplicates is not Duplicates.ANY
     if once and replay is not None and replay.output is Output.EXACTLY_ONCE:
         return _with(promise, output=Output.EXACTLY_ONCE)
     return promise
+
+
+def _of_flink(profile: Profile, guarantee: Output) -> Output:
+    committed = profile.settings.get("consumer", {}).get(ISOLATION) == "read_committed"
+    return Output.AT_LEAST_ONCE if guarantee is Output.EXACTLY_ONCE and not committed else guarantee
 
 
 def messages(replay: Replay, rate_per_s: float) -> float:
@@ -56,4 +69,5 @@ def messages(replay: Replay, rate_per_s: float) -> float:
 def expected_s(replay: Replay, rate_per_s: float) -> float:
     """A rough guess of what a replay adds to a cell: the history, its reading, and both jobs beside each other."""
     read_s = messages(replay, rate_per_s) / (rate_per_s * _AHEAD)
-    return replay.history_s + min(read_s, replay.catch_up_s) + replay.beside_s
+    up_s = _FLINK_UP_S if replay.runs_on == FLINK else 0.0
+    return up_s + replay.history_s + min(read_s, replay.catch_up_s) + replay.beside_s

@@ -38,6 +38,8 @@ class Jobs:
     """what a live reader of its output saw, and when"""
     totals: Tables
     """what the output comes to (job_ledger.py); not of a queue"""
+    tables: Tables
+    """what a dashboard's table, fed from its output, answers (dashboard.py)"""
     audited: Tables
     """of the topic that jobs read, by the number of the reader"""
     incomplete: Mapping[int, str | None]
@@ -70,11 +72,16 @@ def load_jobs(cell_dir: Path, cell: Mapping[str, Any], events: Sequence[Mapping[
         handed=tables["transforms"],
         written=tables["output"],
         shown=tables["shown"],
-        totals={n: load_totals(folder) for n, folder in ledger.folders(cell_dir, "totals").items()},
+        totals=_totals(cell_dir, "totals"),
+        tables=_totals(cell_dir, "table"),
         audited=tables["audit"],
         incomplete=incomplete,
         stopped=any(e["event"] == "job" and e.get("job") == OLD and e.get("step") == "stopped" for e in events),
     )
+
+
+def _totals(cell_dir: Path, name: str) -> Tables:
+    return {n: load_totals(folder) for n, folder in ledger.folders(cell_dir, name).items()}
 
 
 def cut_off(readers: Iterable[Mapping[str, Any]]) -> str | None:

@@ -17,12 +17,12 @@ from mqtest.brokers import broker_module
 from mqtest.clients import CLIENTS, DIRECT, NO_PIPELINES
 from mqtest.errors import UsageError
 from mqtest.faults import FAULTS
-from mqtest.jobs import JOBS
+from mqtest.jobs import FLINK, JOBS
 from mqtest.model import NO_FAULT, Consume, Fault, Kind, Phases, Profile, Replay, Search, Value, Workload
 from mqtest.profile import find_profile, image_version
 from mqtest.replay_table import check_replay
 from mqtest.schedule import ScheduleTable, parse_fault, parse_schedule
-from mqtest.targets import TARGETS, WORKERS
+from mqtest.targets import PROCESSORS, TARGETS, WORKERS
 
 FILESYSTEMS = ("ext4", "xfs")
 
@@ -356,6 +356,9 @@ def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
         raise UsageError(f"{path}: {what}: {profile.path}: {profile.client} has no transformers")
     if arm.workload.transformers and not arm.replay and profile.kind is Kind.QUEUE:
         raise UsageError(f"{path}: {what}: {profile.path} is a queue, whose inputs nobody can read again; allowed: 0")
+    flink = arm.replay is not None and arm.replay.runs_on == FLINK
+    if flink and profile.broker != "kafka":
+        raise UsageError(f"{path}: replay.runs_on: {profile.path}: Flink's jobs are for kafka")
     known, refused = getattr(module, "FAULTS", FAULTS), getattr(module, "NO_FAULTS", ())
     allowed = [action for action in FAULTS if action in known and action not in refused]
     targets = [target for target in TARGETS if target not in module.NO_TARGETS]
@@ -371,6 +374,10 @@ def _check_pair(profile: Profile, fault: Fault, arm: Arm, path: Path) -> None:
             )
         if FAULTS[step.action].on_links and profile.client in DIRECT:
             raise UsageError(f"{path}: faults: {fault}: {profile.client} goes to the brokers past any proxy")
+        if step.target in PROCESSORS and not flink:
+            raise UsageError(f"{path}: faults: {fault}: only where replay.runs_on is 'flink' is there a {step.target}")
+        if step.target == "transformers" and flink:
+            raise UsageError(f"{path}: faults: {fault}: Flink runs the jobs; allowed: {', '.join(PROCESSORS)}")
         if step.target in WORKERS and not _has_workers(step.target, arm.workload):
             raise UsageError(f"{path}: faults: {fault}: while the fault lasts this workload has no {step.target}")
 

@@ -7,6 +7,7 @@ Rules:
   step of the group has hit.
 - Coordinators (name servers, controllers of their own) are hit by `all`, and by `controller` where one is.
 - `producers`, `consumers`, `transformers` are our own worker processes, not nodes.
+- `jobmanager`, `taskmanager` are the containers of a Flink that runs the jobs of a replay, beside the cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mqtest.brokers import Broker
-from mqtest.cluster import Cluster
+from mqtest.cluster import Cluster, Processor
 from mqtest.errors import ClusterError
 from mqtest.workload import Role
 from mqtest.workload.processes import Workers
@@ -102,6 +103,17 @@ def _workers(role: Role) -> Callable[[Stand], Names]:
     return lambda stand: stand.workers.names(role)
 
 
+def _itself(name: str) -> Callable[[Stand], Names]:
+    return lambda stand: [name]
+
+
+def processor(stand: Stand) -> Processor:
+    """What runs the jobs of the replay; raises ClusterError where our own workers do."""
+    if stand.cluster.flink is None:
+        raise ClusterError("there is no Flink to hit")
+    return stand.cluster.flink
+
+
 Target = Callable[[Stand], Names]
 
 WORKERS: Mapping[str, Role] = {
@@ -109,6 +121,9 @@ WORKERS: Mapping[str, Role] = {
     "consumers": Role.CONSUMER,
     "transformers": Role.TRANSFORMER,
 }
+
+PROCESSORS = ("jobmanager", "taskmanager")
+"""parts of Flink"""
 
 TARGETS: Mapping[str, Target] = {
     "leader": _leader,  # of place 0
@@ -122,4 +137,5 @@ TARGETS: Mapping[str, Target] = {
     "random": _random,  # any number of brokers, by the cell's seed
     "all": _all,  # every container, name servers and controllers included
     **{name: _workers(role) for name, role in WORKERS.items()},
+    **{name: _itself(name) for name in PROCESSORS},
 }

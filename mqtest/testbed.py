@@ -37,7 +37,7 @@ from mqtest.nodes import engine_for, require_engine
 from mqtest.profile import find_profile, image_version
 from mqtest.schedule import parse_fault
 from mqtest.standing import Standing
-from mqtest.targets import WORKERS, Stand
+from mqtest.targets import PROCESSORS, WORKERS, Stand
 from mqtest.user_ledger import Ledger
 from mqtest.watch import SilentWatch
 
@@ -284,7 +284,7 @@ def _steps(fault: str, cell: Cell) -> Sequence[Step]:
     prepared = [FAULTS[step.action] for step in cell.fault.steps]
     for step in steps:
         action = FAULTS[step.action]
-        if step.target in WORKERS:
+        if step.target in (*WORKERS, *PROCESSORS):
             raise UsageError(f"mq_faults: {step}: your own processes are yours to kill")
         if (action.on_links and not any(a.on_links for a in prepared)) or (
             action.fakes_clock and not any(a.fakes_clock for a in prepared)

@@ -8,7 +8,7 @@
     invalid             the fault did not bite, or less was acked than the floor (without acknowledgements: sent without
                         an error): too little to tell
     lost-as-documented  acked messages lost (without acknowledgements: not found) under a fault that is not listed; or
-                        outputs of a pipeline lost, or inputs missing from a replay, that nobody promised
+                        outputs of a pipeline lost, or inputs or amounts missing from a replay, that nobody promised
     invalid             the cell is there to measure latency (`latency = true` in the scenario), and our own load was so
                         late that its latency is refused (checks/speed.py)
     kept                none of these
@@ -49,8 +49,9 @@ _ORDER: Mapping[Order, Sequence[str]] = {
 _OUTPUTS: Mapping[Output, Sequence[str]] = {
     Output.EXACTLY_ONCE: (
         *("output_lost", "output_doubled", "replay_missing", "replay_doubled", "amount_lost", "amount_doubled"),
+        *("table_lost", "table_doubled"),
     ),
-    Output.AT_LEAST_ONCE: ("output_lost", "replay_missing", "amount_lost"),
+    Output.AT_LEAST_ONCE: ("output_lost", "replay_missing", "amount_lost", "table_lost"),
     Output.NONE: (),
 }
 """promise -> columns that must be 0"""
@@ -238,6 +239,9 @@ def _lost(facts: Facts) -> tuple[Verdict, str] | None:
         return Verdict.LOST_AS_DOCUMENTED, f"{outputs} outputs lost under {facts.fault}, which nobody promised"
     if missing := facts.found.get("replay_missing"):
         return Verdict.LOST_AS_DOCUMENTED, f"{missing} inputs missing from the replay, which nobody promised"
+    if amount := facts.found.get("amount_lost"):
+        lost = f"{amount / 100:,.2f} of the amounts"
+        return Verdict.LOST_AS_DOCUMENTED, f"{lost} missing from the replay's result, which nobody promised"
     return None
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from mqtest import jobs
 from mqtest.checks.amounts import amounts
+from mqtest.checks.dashboard import dashboard
 from mqtest.checks.output import output
 from mqtest.checks.replay import replay
 from mqtest.checks.speed import latency
@@ -183,6 +184,36 @@ def test_amounts_by_key_and_window(tmp_path: Path, counted: Sequence[int], expec
     numbers = numbers_of(tmp_path, due(counted))
     assert (numbers["amount_lost"], numbers["amount_doubled"], numbers["totals_wrong"]) == expected
     assert numbers["amount_due"] == sum(map(amount, range(4)))
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        ([0, 1, 2, 3], (0, 0, 0)),
+        ([0, 1, 3], (amount(2), 0, 1)),
+        ([0, 1, 2, 3, 3], (0, amount(3), 1)),
+        ([0, 2, 2, 3], (amount(1), amount(2), 2)),
+    ],
+)
+def test_what_a_dashboard_shows(tmp_path: Path, counted: Sequence[int], expected: Any) -> None:
+    """The job's own totals are right; what counts is what the table answers."""
+    folder = cell(tmp_path)
+    write_totals(folder / "ledger" / f"totals.{NEW}", due(range(4)))
+    write_totals(folder / "ledger" / f"table.{NEW}", due(counted))
+    names = ("table_lost", "table_doubled", "table_wrong")
+    assert told(dashboard, folder).numbers == dict(zip(names, expected, strict=True))
+    assert told(amounts, folder).numbers["totals_wrong"] == 0
+
+
+@pytest.mark.parametrize("more", [{"complete": False}, {"output_readers": [True, False]}])
+def test_a_dashboard_without_a_whole_read_shows_nothing(tmp_path: Path, more: Mapping[str, Any]) -> None:
+    folder = cell(tmp_path, **more)
+    write_totals(folder / "ledger" / f"table.{NEW}", due(range(4)))
+    assert set(told(dashboard, folder).numbers.values()) == {None}
+
+
+def test_without_a_table_there_is_no_dashboard(tmp_path: Path) -> None:
+    assert set(told(dashboard, cell(tmp_path)).numbers.values()) == {None}
 
 
 def test_a_right_amount_of_the_wrong_number_of_messages_is_wrong(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mqtest.brokers import BROKERS
 from mqtest.faults import FAULTS, Action
 from mqtest.profile import load_profiles
 from mqtest.schema import scenario_schema
-from mqtest.targets import TARGETS, WORKERS
+from mqtest.targets import PROCESSORS, TARGETS, WORKERS
 from mqtest.verdict import covers
 from tests.pages_of_docs import ROOT
 
@@ -80,10 +80,11 @@ def meaning(key: dict[str, Any]) -> str:
 
 
 def targets_of(action: Action) -> str:
-    nodes = [target for target in TARGETS if target not in WORKERS]
+    nodes = [target for target in TARGETS if target not in (*WORKERS, *PROCESSORS)]
     missing = [f"`{target}`" for target in nodes if target not in action.targets]
     hit = "any node" + (f" but {', '.join(missing)}" if missing else "")
-    return hit + (", and our workers" if set(WORKERS) & set(action.targets) else "")
+    more = ((WORKERS, ", and our workers"), (PROCESSORS, ", and parts of Flink"))
+    return hit + "".join(words for names, words in more if set(names) & set(action.targets))
 
 
 def settings_of(action: Action) -> str:

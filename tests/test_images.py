@@ -17,7 +17,7 @@ from mqtest.errors import ImageError
 from mqtest.paths import recipes
 from mqtest.profile import image_version
 
-RECIPES = ("base", "builder", "agent", "toxiproxy", "kafka", "rabbitmq", "rocketmq", "tools")
+RECIPES = ("base", "builder", "agent", "toxiproxy", "kafka", "rabbitmq", "rocketmq", "flink", "tools")
 TREE = Path(__file__).resolve().parent.parent
 
 

@@ -75,6 +75,7 @@ LADDER = {
     "acks-all-unclean": ("kill:all", True, False, False),
     "acks-all-flush-1s": ("kill:all", True, True, False),
     "acks-all-fsync": ("kill:all", True, True, True),
+    "acks-all-fsync-committed": ("kill:all", True, True, True),
     "transactional": ("kill:all", True, True, True),
     "acks-all-short-retention": ("kill:all", True, True, False),
     "acks-1-wire": ("kill:follower", True, False, False),

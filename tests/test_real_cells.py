@@ -110,6 +110,33 @@ def test_a_queue_cannot_replay(tmp_path: Path, profile: str) -> None:
     assert judged.row["lost"] == 0
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("output", "fault", "right"),
+    [
+        (Output.EXACTLY_ONCE, "kill:taskmanager", True),
+        (Output.EXACTLY_ONCE, "kill:jobmanager", True),
+        (Output.NONE, "kill:taskmanager", False),
+    ],
+)
+def test_flinks_sums_are_right_exactly_once_alone(tmp_path: Path, output: Output, fault: str, right: bool) -> None:
+    """When a part of it is killed. A job that keeps nothing comes to wrong sums, in its output and on the dashboard."""
+    pytest.importorskip("chdb")
+    cell = replay_cell("kafka/acks-all-fsync-committed", fault)
+    assert cell.replay is not None
+    replay = replace(cell.replay, runs_on="flink", dashboard=True, output=output)
+    judged = run_cell(tmp_path, replace(cell, replay=replay))
+    assert judged.row["fault_bit"] is True
+    figures = ("amount_lost", "amount_doubled", "totals_wrong", "table_lost", "table_doubled", "table_wrong")
+    wrong = {name: judged.row[name] for name in figures if judged.row[name] != 0}
+    if right:
+        assert (judged.verdict, wrong) == (Verdict.KEPT, {}), judged.reason
+    else:
+        assert judged.verdict is Verdict.LOST_AS_DOCUMENTED, judged.reason
+        assert wrong["amount_lost"] > 0
+        assert wrong["table_wrong"] > 0
+
+
 def replay_cell(profile: str, fault: str) -> Cell:
     workload = Workload(rate_per_s=500, transformers=2, consumers=0)
     replay = Replay(history_s=8, history_per_s=2000, keys=10, window_s=2, output=Output.EXACTLY_ONCE)

@@ -116,6 +116,15 @@ def test_a_log_that_stores_outputs_twice_breaks_a_promise_of_once(tmp_path: Path
     assert judged.row["replay_missing"] == judged.row["amount_lost"] == judged.row["amount_doubled"] == 0
 
 
+def test_a_dashboard_shows_what_was_doubled_though_the_totals_are_right(tmp_path: Path) -> None:
+    """An output that the log stores twice changes no last row, and counts twice in a table of outputs."""
+    pytest.importorskip("chdb")
+    doubling = changed("memory/log-safe", "broker", duplicate_every=50)
+    judged = run_cell(tmp_path, replay_cell(doubling, replay=replace(REPLAY, dashboard=True)))
+    assert judged.row["table_doubled"] > judged.row["table_lost"] == 0
+    assert (judged.row["amount_lost"], judged.row["amount_doubled"]) == (0, 0)
+
+
 def test_a_queue_cannot_replay_and_the_cell_says_how_much_is_missing(tmp_path: Path) -> None:
     judged = run_cell(tmp_path, replay_cell("memory/queue-safe"))
     assert judged.verdict is Verdict.LOST_AS_DOCUMENTED

@@ -752,17 +752,18 @@ def replayed(cell_id: str, **columns: object) -> JudgedCell:
 def test_replays_have_a_section_with_a_row_a_profile_and_fault() -> None:
     figures_of = {
         "replay_missing": 0, "replay_doubled": 500, "replay_reordered": 0, "replay_differs": 0, "replay_gone": 0,
-        "amount_lost": 0, "amount_doubled": 2_500_050, "catch_up_s": 4.5, "catch_up_per_s": 21000.0,
-        "catch_up_live_per_s": 1000.0, "latency_ms_p99": 8.0, "replay_latency_ms_p99": 21.5, "switch_gap_s": 0.04,
+        "amount_lost": 0, "amount_doubled": 2_500_050, "table_lost": 0, "table_doubled": 1250,
+        "catch_up_s": 4.5, "catch_up_per_s": 21000.0, "catch_up_live_per_s": 1000.0, "latency_ms_p99": 8.0,
+        "replay_latency_ms_p99": 21.5, "switch_gap_s": 0.04,
     }  # fmt: skip
-    other = figures_of | {"replay_doubled": 0, "amount_doubled": 0, "switch_gap_s": 0.08}
-    third = figures_of | {"replay_doubled": 0, "amount_doubled": 0}
+    other = figures_of | {"replay_doubled": 0, "amount_doubled": 0, "table_doubled": 0, "switch_gap_s": 0.08}
+    third = figures_of | {"replay_doubled": 0, "amount_doubled": 0, "table_doubled": 0}
     text = replays_text([replayed("1", **figures_of), replayed("2", **other), replayed("3", **third)])
     assert text.startswith("## Replay of history\n")
     (line,) = [line for line in text.splitlines() if line.startswith("| none |")]
     assert line == (
-        "| none | kafka/acks-all | kept | 0 | 0 (500) | 0 | 0 | 0 | 0 / 0 (25,000.50) | 4.50 | 21,000 / 1,000 "
-        "| 8.0 / 21.5 | 0.04 (0.08) |"
+        "| none | kafka/acks-all | kept | 0 | 0 (500) | 0 | 0 | 0 | 0 / 0 (25,000.50) | 0 / 0 (12.50) | 4.50 "
+        "| 21,000 / 1,000 | 8.0 / 21.5 | 0.04 (0.08) |"
     )
 
 
@@ -774,5 +775,5 @@ def test_the_answer_says_what_is_not_in_the_replay() -> None:
 
 def test_what_a_replay_did_not_measure_is_a_dash_and_other_cells_are_in_no_section() -> None:
     (line,) = [line for line in replays_text([replayed("1")]).splitlines() if line.startswith("| none |")]
-    assert line == "| none | kafka/acks-all | kept |" + " – |" * 10
+    assert line == "| none | kafka/acks-all | kept |" + " – |" * 11
     assert replays_text([judged("1")]) == ""

@@ -136,6 +136,56 @@ def test_what_jobs_make_of_a_profiles_promise(path: str, output: Output, expecte
     assert promised(find_profile(path), None) == find_profile(path).promise
 
 
+FLINK = """
+title = "x"
+question = "x?"
+profiles = ["kafka/acks-all-fsync-committed"]
+faults = ["none", "kill:jobmanager", "kill:taskmanager", "power-cut:all"]
+[workload]
+consumers = 0
+[replay]
+runs_on = "flink"
+output = "none"
+"""
+
+
+def test_flink_runs_the_jobs_and_has_parts_to_kill(tmp_path: Path) -> None:
+    scenario = load(write(tmp_path, FLINK))
+    (replay,) = [arm.replay for arm in scenario.arms]
+    assert replay == Replay(runs_on="flink", output=Output.NONE)
+    assert [str(fault) for fault in scenario.faults][1:3] == ["kill:jobmanager", "kill:taskmanager"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("kafka/acks-all-fsync-committed", "rabbitmq/stream", "rabbitmq/stream: Flink's jobs are for kafka"),
+        ('runs_on = "flink"\noutput = "none"', "", "only where replay.runs_on is 'flink' is there a jobmanager"),
+        ("kill:jobmanager", "kill:transformers", "Flink runs the jobs; allowed: jobmanager, taskmanager"),
+        ("kill:jobmanager", "pause:jobmanager", "cannot have the target 'jobmanager'"),
+        ('"flink"', '"spark"', "replay.runs_on"),
+        ('runs_on = "flink"', "", "replay.output: allowed: at-least-once, exactly-once"),
+    ],
+)
+def test_what_flink_cannot_do_is_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(write(tmp_path, FLINK.replace(before, after)))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "output", "expected"),
+    [
+        ("kafka/acks-all-fsync-committed", Output.EXACTLY_ONCE, Output.EXACTLY_ONCE),
+        ("kafka/acks-all-fsync-committed", Output.AT_LEAST_ONCE, Output.AT_LEAST_ONCE),
+        ("kafka/acks-all-fsync-committed", Output.NONE, Output.NONE),
+        ("kafka/acks-all-fsync", Output.EXACTLY_ONCE, Output.AT_LEAST_ONCE),
+    ],
+)
+def test_flinks_jobs_promise_what_their_guarantee_says(path: str, output: Output, expected: Output) -> None:
+    assert promised(find_profile(path), Replay(runs_on="flink", output=output)).output is expected
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [

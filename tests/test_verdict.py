@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mqtest.fault_log import groups_of
-from mqtest.model import Duplicates, Order, Promise, Verdict
+from mqtest.model import Duplicates, Order, Output, Promise, Verdict
 from mqtest.verdict import Facts, covers, fault_bit, felt, verdict
 
 PROMISE = Promise(
@@ -114,6 +114,26 @@ def test_what_a_queue_took_back_may_come_late_where_the_promise_says_so() -> Non
     some = with_found(requeued, reordered_unflagged=1)
     assert verdict(some) == (Verdict.BROKEN, "1 reordered unflagged under kill:leader")
     assert verdict(replace(some, fault="power-cut:all"))[0] is Verdict.KEPT
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "broken"),
+    [
+        ("amount_lost", Output.AT_LEAST_ONCE, True),
+        ("table_lost", Output.AT_LEAST_ONCE, True),
+        ("table_doubled", Output.AT_LEAST_ONCE, False),
+        ("table_doubled", Output.EXACTLY_ONCE, True),
+        ("table_lost", Output.NONE, False),
+    ],
+)
+def test_amounts_beyond_the_promise(name: str, output: Output, broken: bool) -> None:
+    decided = verdict(with_found(promising(KEPT, output=output), **{name: 250}))
+    assert decided[0] is (Verdict.BROKEN if broken else Verdict.KEPT)
+
+
+def test_amounts_that_nobody_promised_are_lost_as_documented() -> None:
+    reason = "1,234.50 of the amounts missing from the replay's result, which nobody promised"
+    assert verdict(with_found(KEPT, amount_lost=123450)) == (Verdict.LOST_AS_DOCUMENTED, reason)
 
 
 def test_dead() -> None:

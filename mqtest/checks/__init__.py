@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from mqtest.checks import (
     amounts,
     consumers,
+    dashboard,
     divergence,
     duplicates,
     incidents,
@@ -48,6 +49,7 @@ CHECKS: Mapping[str, Callable[[History], Finding]] = {
     "output": output.output,
     "replay": replay.replay,
     "amounts": amounts.amounts,
+    "dashboard": dashboard.dashboard,
     "switch": switch.switch,
     "unavailability": recovery.unavailability,
     "recovery": recovery.recovery,

@@ -8,6 +8,7 @@ import numpy as np
 
 from mqtest.checks.replay import inputs, outputs
 from mqtest.checks.sightings import examples
+from mqtest.columns import Columns
 from mqtest.history import History
 from mqtest.jobs import NEW, keys_and_amounts, window_ns
 from mqtest.model import Finding, Kind
@@ -34,25 +35,32 @@ def amounts(history: History) -> Finding:
     known = jobs is not None and (NEW in jobs.totals if is_log else NEW in jobs.handed)
     if jobs is None or not known or history.incomplete is not None or jobs.incomplete[NEW] is not None:
         return Finding(check="amounts", count=None, numbers=dict.fromkeys(_COLUMNS))
-    due = _totals(history, jobs, inputs(history, jobs))
-    found = _written(jobs) if is_log else _totals(history, jobs, outputs(history, jobs, NEW))
-    wrong = [row for row in sorted(due.keys() | found.keys()) if due.get(row, (0, 0)) != found.get(row, (0, 0))]
-    beyond = [found.get(row, (0, 0))[1] - due.get(row, (0, 0))[1] for row in wrong]
+    due = totals_of(history, jobs, inputs(history, jobs))
+    found = read(jobs.totals[NEW]) if is_log else totals_of(history, jobs, outputs(history, jobs, NEW))
+    wrong, lost, doubled = difference(due, found)
     return Finding(
         check="amounts",
         count=len(wrong),
         numbers={
-            "amount_lost": -sum(amount for amount in beyond if amount < 0),
-            "amount_doubled": sum(amount for amount in beyond if amount > 0),
+            "amount_lost": lost,
+            "amount_doubled": doubled,
             "totals_wrong": len(wrong),
             "totals": len(due),
             "amount_due": sum(amount for _, amount in due.values()),
         },
-        examples=examples(_lines(wrong, due, found)),
+        examples=examples(lines_of(wrong, due, found)),
     )
 
 
-def _lines(wrong: list[tuple[int, int, int]], due: Totals, found: Totals) -> Iterator[str]:
+def difference(due: Totals, found: Totals) -> tuple[list[tuple[int, int, int]], int, int]:
+    """The rows that are wrong, what those that are too low lack, and what those that are too high have beyond."""
+    wrong = [row for row in sorted(due.keys() | found.keys()) if due.get(row, (0, 0)) != found.get(row, (0, 0))]
+    beyond = [found.get(row, (0, 0))[1] - due.get(row, (0, 0))[1] for row in wrong]
+    return wrong, -sum(amount for amount in beyond if amount < 0), sum(amount for amount in beyond if amount > 0)
+
+
+def lines_of(wrong: list[tuple[int, int, int]], due: Totals, found: Totals) -> Iterator[str]:
+    """Each of these rows in words."""
     for place, key, window in wrong:
         (messages, amount), (other, sum_found) = (table.get((place, key, window), (0, 0)) for table in (due, found))
         yield (
@@ -61,7 +69,7 @@ def _lines(wrong: list[tuple[int, int, int]], due: Totals, found: Totals) -> Ite
         )
 
 
-def _totals(history: History, jobs: Jobs, times: Ints) -> Totals:
+def totals_of(history: History, jobs: Jobs, times: Ints) -> Totals:
     """What comes of it when each message counts so many times."""
     messages, length_ns, found = history.messages, window_ns(jobs.window_s), Totals()
     starts = dict(zip(messages.producers.tolist(), messages.starts.tolist(), strict=False))
@@ -83,6 +91,7 @@ def _totals(history: History, jobs: Jobs, times: Ints) -> Totals:
     return found
 
 
-def _written(jobs: Jobs) -> Totals:
-    columns = (jobs.totals[NEW][name][:].tolist() for name in ("place", "key", "window", "messages", "amount"))
+def read(table: Columns) -> Totals:
+    """Of job_ledger.py."""
+    columns = (table[name][:].tolist() for name in ("place", "key", "window", "messages", "amount"))
     return {(place, key, window): (n, amount) for place, key, window, n, amount in zip(*columns, strict=True)}

@@ -38,6 +38,20 @@ class Links(Protocol):
         """None while the proxies work; else what is wrong."""
 
 
+class Processor(Protocol):
+    """Apache Flink beside the brokers; its parts are `jobmanager` and `taskmanager`."""
+
+    @property
+    def address(self) -> str:
+        """host:port of its REST interface."""
+
+    def kill(self, names: Sequence[str]) -> Evidence:
+        """SIGKILL; evidence: `exit_code` of each (137)."""
+
+    def start(self, names: Sequence[str]) -> None:
+        """Start again what does not run."""
+
+
 class Cluster(Protocol):
     """A running cluster; `nodes` has every container, name servers and controllers included."""
 
@@ -48,6 +62,10 @@ class Cluster(Protocol):
     @property
     def links(self) -> Links | None:
         """Where a fault of the cell needs them."""
+
+    @property
+    def flink(self) -> Processor | None:
+        """Where it runs the jobs of the cell's replay."""
 
     @property
     def image(self) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from mqtest.cluster.agent import Agent
 from mqtest.cluster.disk_faults import DiskFaults
 from mqtest.cluster.disks import Disk
 from mqtest.cluster.engine import asking, together
+from mqtest.cluster.flink import Flink
 from mqtest.cluster.holds import Drop, Holds
 from mqtest.errors import ClusterError, MqtestError, WaitTimeout
 from mqtest.model import Node
@@ -51,6 +52,7 @@ class ComposeCluster:
     gateway: str
     """the address of the host in the cell's network, from which clients come"""
     links: Links | None = None
+    flink: Flink | None = None
     _witnesses: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """by node: the texts "old" and "new" of the last power cut"""
     _holds: Holds = field(init=False)
@@ -233,6 +235,8 @@ class ComposeCluster:
             with asking(f"reading the log of {name}"), (folder / f"{name}.log").open("wb") as file:
                 for part in self._container(name).logs(stream=True, follow=False, timestamps=True):
                     file.write(part)
+        if self.flink is not None:
+            self.flink.save_logs(folder)
 
     def usage(self) -> Mapping[str, Mapping[str, float]]:
         """By node that runs: `cpu_s` and `memory_bytes`, since its last start, and what its disk did (disk_work.py)."""

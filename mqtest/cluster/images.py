@@ -1,14 +1,14 @@
 """The images that a run needs: found, pulled or built, always under one tag of ours.
 
-    base ──┬─> builder ──> toxiproxy, and the jars of kafka, rocketmq and tools
-           └─> agent, kafka, rabbitmq, rocketmq, tools
+    base ──┬─> builder ──> toxiproxy, and the jars of kafka, rocketmq, flink and tools
+           └─> agent, kafka, rabbitmq, rocketmq, flink, tools
 
 A broker's image is the official one where it can be pulled (retagged, so that a compose file names one tag
 either way); else it is built from `compose/images/`, once: an image carries the digest of its recipe and is
 built again only when that changes. Builds take along what this machine needs to reach its registries (the
 certificates it trusts, its proxies, Maven and Go settings), so nothing of that stands in a recipe. Whether
 images can be pulled at all is asked once in a process, with a bound. `python -m mqtest.cluster.images` makes
-all of them beforehand, but for `tools`, which only `mqtest bench` needs.
+all of them beforehand, but for `tools`, which only `mqtest bench` needs, and `flink`, which a replay on it does.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ BUILDER: Final = "mqtest/builder:1"
 AGENT: Final = "mqtest/agent:2"
 TOXIPROXY_VERSION: Final = "2.12.0"
 TOXIPROXY: Final = f"mqtest/toxiproxy:{TOXIPROXY_VERSION}"
+FLINK_VERSION: Final = "2.2.1"
+FLINK_CONNECTOR_VERSION: Final = "5.0.0-2.2"
+"""of Flink's connector for Kafka, a project of its own; the newest, which is for Flink 2.2"""
 PERF_TEST_VERSION: Final = "2.22.1"
 """of RabbitMQ's PerfTest, a project of its own; the other perf tools have their brokers' versions"""
 
@@ -106,6 +109,12 @@ def ensure_agent(progress: Progress) -> Image:
 def ensure_toxiproxy(progress: Progress) -> Image:
     """The image of Toxiproxy, one static binary."""
     return _ensure("toxiproxy", TOXIPROXY, TOXIPROXY_VERSION, _ensure_builder, progress)
+
+
+def ensure_flink(progress: Progress) -> Image:
+    """The image of Apache Flink with mqtest's own job for it."""
+    versions = f"{FLINK_VERSION}_{FLINK_CONNECTOR_VERSION}"
+    return _ensure("flink", f"mqtest/flink:{FLINK_VERSION}", versions, _ensure_builder, progress)
 
 
 def tool_versions() -> Mapping[str, str]:

@@ -64,6 +64,10 @@ class MemoryCluster:
         """See Cluster: a local socket has none."""
 
     @property
+    def flink(self) -> None:
+        """See Cluster: it is for brokers in containers."""
+
+    @property
     def image(self) -> Mapping[str, str]:
         """See Cluster: there is none."""
         return {"tag": "", "id": "", "origin": "embedded"}

@@ -13,12 +13,13 @@ _RULE = (
     "to its output. *Missing*, *doubled*: inputs that the new job's result lacks, or has more than once. *Out of "
     "order*: inputs that it was handed behind a later one. *Differs*: what only one of the two jobs has. *Deleted*: "
     "what the log had no more when the new job came to it. *Amounts*: what the sums by key and time window lack / have "
-    "too much. *Catching up*: inputs a second, beside what producers got acknowledged meanwhile. *p99*: of producers, "
-    "with the old job alone / with the replay beside it. *Gap*: how long readers saw nothing fresh at the switch."
+    "too much. *Dashboard*: the same of a ClickHouse table that its output was fed to. *Catching up*: inputs a second, "
+    "beside what producers got acknowledged meanwhile. *p99*: of producers, with the old job alone / with the replay "
+    "beside it. *Gap*: how long readers saw nothing fresh at the switch."
 )
 _HEADERS = (
     "fault", "profile", "verdict", "missing", "doubled", "out of order", "differs", "deleted", "amounts lost / doubled",
-    "caught up after, s", "catching up / live, per s", "p99 without / with, ms", "gap, s",
+    "dashboard lost / doubled", "caught up after, s", "catching up / live, per s", "p99 without / with, ms", "gap, s",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def _figures(group: Group) -> tuple[str, ...]:
         verdict_words(group),
         *(told(f"replay_{name}") for name in ("missing", "doubled", "reordered", "differs", "gone")),
         pair("amount_lost", "amount_doubled", _amount),
+        pair("table_lost", "table_doubled", _amount),
         told("catch_up_s", seconds),
         pair("catch_up_per_s", "catch_up_live_per_s"),
         pair("latency_ms_p99", "replay_latency_ms_p99", millis),

@@ -116,13 +116,18 @@ def at_most(cells: int) -> float:
     return min(1.0, 3 / cells)
 
 
+def _amounts_lost(group: Group) -> bool:
+    """Whether the result of a replay lost something in a proven cell, though no message was lost."""
+    return any(row.get("amount_lost") for row in group.proven)
+
+
 def teeth(all_groups: Sequence[Group], must_lose: Iterable[str]) -> tuple[str, ...]:
     """What the run does not prove about its own eyes: a line for each fault under which some profile must lose and
     none did, and one when a control cell without a fault was not clean."""
     notes = []
     for fault in dict.fromkeys(must_lose):
         under = [group for group in all_groups if group.fault == fault]
-        if not under or any(group.losing for group in under):
+        if not under or any(group.losing or _amounts_lost(group) for group in under):
             continue  # without a finished cell nothing is claimed about this fault
         seen = ", ".join(f"{group.profile} {loss_words(group)}" for group in under)
         notes.append(

@@ -43,3 +43,5 @@ class WorkerPlan:
     settle_s: float
     replay: Replay | None = None
     """a transformer with state: a job (job.py)"""
+    flink: str = ""
+    """host:port of the job manager, where Flink runs that job (flink_job.py)"""

@@ -19,6 +19,7 @@ from mqtest.model import Value
 from mqtest.workload import Role, WorkerPlan, priority
 from mqtest.workload.consumer import ConsumerLoop
 from mqtest.workload.control import Control
+from mqtest.workload.flink_job import FlinkLoop
 from mqtest.workload.producer import ProducerLoop
 from mqtest.workload.transformer import TransformerLoop
 
@@ -41,7 +42,7 @@ def main() -> int:
     if plan.role is Role.PRODUCER and plan.workload.rate_per_s is not None:
         control.event("priority", producer=plan.number, nice=priority.come_first())
     control.listen()
-    loop = _LOOPS[plan.role](plan, control)
+    loop = FlinkLoop(plan, control) if plan.flink else _LOOPS[plan.role](plan, control)
     gc.freeze()
     try:
         loop.run()
