@@ -90,6 +90,9 @@ def test_shipped_profiles_are_sound() -> None:
         "stream": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
         "stream-short-retention": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
         "stream-rstream": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
+        "classic-frames": {"kill:leader", "kill:all", "kill:consumers"},
+        "quorum-frames": set(FAULTS),
+        "stream-frames": {"kill:leader", "kill:all", "kill:consumers", "power-cut:leader"},
     }
     assert {name for name, p in profiles.items() if not p.acknowledged} == {"classic-blind"}
 

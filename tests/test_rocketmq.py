@@ -82,6 +82,9 @@ def test_every_shipped_profile_is_plain_about_what_it_survives() -> None:
         "static-master-sync-flush": set(faults),
         "async-flush-native": none,
         "sync-flush-all-ack-native": all_ack,
+        "async-flush-batched": none,
+        "sync-flush-batched": none,
+        "sync-flush-all-ack-batched": all_ack,
     }
 
 
