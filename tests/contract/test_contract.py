@@ -71,7 +71,8 @@ def test_every_setting_is_read_back(rig: Rig) -> None:
 
 def test_setting_that_did_not_take_is_named(rig: Rig) -> None:
     settings = {**rig.profile.settings, "broker": {**rig.profile.settings["broker"], "noSuchSetting": 1}}
-    planted = rig.module.connect(replace(rig.profile, settings=settings), rig.cluster.nodes, PLACES)
+    topic = rig.broker.wiring().topic
+    planted = rig.module.connect(replace(rig.profile, settings=settings), rig.cluster.nodes, PLACES, topic)
     try:
         with pytest.raises(SettingError, match="noSuchSetting"):
             planted.effective()
