@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mqtest.judge import COLUMNS
 from mqtest.model import Verdict
@@ -35,14 +34,13 @@ def gather(run_dirs: Sequence[Path]) -> Collected:
 
 def _cell(run_dir: Path, row: Mapping[str, object]) -> JudgedCell:
     """With all of COLUMNS: an older table may lack some, and they were not measured."""
-    facts: Mapping[str, Any] = facts_of(row)
     return JudgedCell(
         folder=run_dir / "cells" / str(row["cell"]),
         row={column: row.get(column) for column in COLUMNS},
         findings=(),
         verdict=Verdict(str(row["verdict"])),
         reason=str(row["reason"] or ""),
-        facts=facts,
+        facts=facts_of(row),
         stored=None,
         ledger=False,
     )

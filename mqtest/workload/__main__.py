@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,9 +20,11 @@ from mqtest.model import Value
 from mqtest.workload import Role, WorkerPlan, priority
 from mqtest.workload.consumer import ConsumerLoop
 from mqtest.workload.control import Control
-from mqtest.workload.flink_job import FlinkLoop
 from mqtest.workload.producer import ProducerLoop
 from mqtest.workload.transformer import TransformerLoop
+
+if TYPE_CHECKING:
+    from mqtest.workload.flink_job import FlinkLoop
 
 _PR_SET_PDEATHSIG = 1
 _LOOPS: Mapping[Role, type[ProducerLoop | ConsumerLoop | TransformerLoop]] = {
@@ -42,7 +45,7 @@ def main() -> int:
     if plan.role is Role.PRODUCER and plan.workload.rate_per_s is not None:
         control.event("priority", producer=plan.number, nice=priority.come_first())
     control.listen()
-    loop = FlinkLoop(plan, control) if plan.flink else _LOOPS[plan.role](plan, control)
+    loop = _on_flink(plan, control) if plan.flink else _LOOPS[plan.role](plan, control)
     gc.freeze()
     try:
         loop.run()
@@ -51,6 +54,12 @@ def main() -> int:
         return 1
     control.done()
     return 0
+
+
+def _on_flink(plan: WorkerPlan, control: Control) -> FlinkLoop:
+    from mqtest.workload.flink_job import FlinkLoop  # with an HTTP client, which no other worker needs
+
+    return FlinkLoop(plan, control)
 
 
 class _Lines(logging.Formatter):
